@@ -1,0 +1,82 @@
+/**
+ * What the echo server says: the raw bytes of RFC 862, or the replies of the tutorial's second server. It changes
+ * when what is said changes. Both send as much as the peer takes and keep the rest, by reference.
+ */
+import type { Connection } from "../net/connection.ts";
+
+export const REPLIES = ["raw", "tutorial"] as const;
+export type ReplyName = (typeof REPLIES)[number];
+
+export interface Reply {
+  opened(connection: Connection): void;
+  received(connection: Connection, chunk: Uint8Array): void;
+  drained(connection: Connection): void;
+}
+
+/** The bytes that came (RFC 862), in writes of at most recvSize bytes. Copies nothing. */
+function raw(recvSize: number): Reply {
+  return {
+    opened() {},
+    received(connection, chunk) {
+      connection.relay(chunk, recvSize);
+    },
+    drained(connection) {
+      connection.relayHeld(recvSize);
+    },
+  };
+}
+
+const BANNER = Buffer.from("Welcome to the server. Type something and hit enter\n");
+const OK = Buffer.from("OK...");
+
+/** Replies are composed in batches of about this many bytes: one write for many, and a bound on what is composed. */
+const BATCH = 65_536;
+
+/** `OK...` and the bytes, for each slice of at most recvSize bytes. */
+function composed(bytes: Uint8Array, recvSize: number): Uint8Array {
+  const replies = Math.ceil(bytes.length / recvSize);
+  const batch = Buffer.allocUnsafeSlow(bytes.length + replies * OK.length);
+  for (let from = 0, to = 0; from < bytes.length; from += recvSize) {
+    batch.set(OK, to);
+    const slice = replies === 1 ? bytes : bytes.subarray(from, from + recvSize);
+    batch.set(slice, to + OK.length);
+    to += OK.length + slice.length;
+  }
+  return batch;
+}
+
+/**
+ * The tutorial's second server: a banner, then `OK...` before each recv of at most recvSize bytes. A reply has to
+ * be composed, and that is one copy, which is counted.
+ */
+function tutorial(recvSize: number): Reply {
+  const most = Math.max(1, Math.floor(BATCH / (OK.length + recvSize))) * recvSize;
+  const answer = (connection: Connection): void => {
+    while (connection.writable) {
+      const bytes = connection.take(most);
+      if (bytes === undefined) return;
+      connection.copied += bytes.length;
+      connection.write(composed(bytes, recvSize));
+    }
+  };
+  return {
+    opened(connection) {
+      connection.write(BANNER);
+    },
+    received(connection, chunk) {
+      connection.hold(chunk);
+      answer(connection);
+    },
+    drained: answer,
+  };
+}
+
+/** The tutorial's own recv size. */
+const TUTORIAL_RECV_SIZE = 1024;
+
+/**
+ * @param recvSize bytes, from 1 on; without it, raw takes a chunk as it came, and tutorial 1024 bytes
+ */
+export function replyNamed(name: ReplyName, recvSize?: number): Reply {
+  return name === "raw" ? raw(recvSize ?? Infinity) : tutorial(recvSize ?? TUTORIAL_RECV_SIZE);
+}

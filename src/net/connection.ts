@@ -1,0 +1,316 @@
+/**
+ * One socket made lossless: what the kernel does not take is kept and sent before anything else, what is held is
+ * bounded, a FIN never overtakes a byte, and closing twice is closing once. It changes when one of these rules
+ * does. What is said on a connection is its user's business.
+ *
+ * Two kinds of bytes wait here. The ring holds received chunks that have not been passed on, neither taken by
+ * the user nor relayed to the peer. The tail is the rest of the one piece that the user gave to write().
+ */
+import { OSError } from "./errors.ts";
+import type { RingBuffer, RingPool } from "./ring-buffer.ts";
+import { closedSocket, type StreamSocket } from "./stream-socket.ts";
+
+/** Who uses a connection. Everything here is called synchronously; what it throws ends that connection alone. */
+export interface ConnectionUser {
+  /** A chunk came. It is the user's now, to relay, to hold, to read or to drop. */
+  received(connection: Connection, chunk: Uint8Array): void;
+  /** The kernel took what waited in the tail, and may take more. */
+  drained(connection: Connection): void;
+  /** The peer's FIN: no chunk will follow. The other direction is still open. */
+  ended(connection: Connection): void;
+  /** The descriptor is gone; called once. An error when it did not end by both sides' FIN. */
+  closed(connection: Connection, error: unknown): void;
+}
+
+export class Connection {
+  /** Bytes that came from the peer and were handed to the user. */
+  received = 0;
+  /** Bytes that the kernel took. */
+  sent = 0;
+  /** Bytes that our code copied on their way; whoever copies, counts here. */
+  copied = 0;
+  /** Bytes that came when we had sent our FIN already, and that nobody will see. */
+  dropped = 0;
+  /** For how long no byte has moved, as the calls of age() saw it, in their unit. */
+  quiet = 0;
+  /** For how long our FIN has been out without the peer's, likewise. */
+  lingered = 0;
+
+  #socket: StreamSocket;
+  readonly #user: ConnectionUser;
+  readonly #rings: RingPool;
+  #ring: RingBuffer | null = null;
+  #tail: Uint8Array | null = null;
+  #tailOffset = 0;
+  /** The kernel took less than was offered: nothing is offered until it drains. While a tail waits, always. */
+  #blocked = false;
+  #paused = false;
+  #peerEnded = false;
+  #finishing = false;
+  #shut = false;
+  #movedBefore = 0;
+
+  constructor(socket: StreamSocket, user: ConnectionUser, rings: RingPool) {
+    this.#socket = socket;
+    this.#user = user;
+    this.#rings = rings;
+  }
+
+  /** Bytes that wait here: in the ring and in the tail. At most the ring's capacity, one chunk and one piece. */
+  get held(): number {
+    const tail = this.#tail === null ? 0 : this.#tail.length - this.#tailOffset;
+    return tail + (this.#ring === null ? 0 : this.#ring.held);
+  }
+
+  /** Whether a piece can be given to write() now. */
+  get writable(): boolean {
+    return !this.#blocked && !this.#shut && !this.closed;
+  }
+
+  get paused(): boolean {
+    return this.#paused;
+  }
+
+  get closed(): boolean {
+    return this.#socket === closedSocket;
+  }
+
+  /** Whether our FIN is out: what still comes is dropped. */
+  get lingering(): boolean {
+    return this.#shut;
+  }
+
+  // What the user asks for.
+
+  /**
+   * Sends a received chunk back, by reference. What the kernel does not take waits in the ring.
+   * @param limit the most that one write may offer, in bytes
+   */
+  relay(chunk: Uint8Array, limit: number): void {
+    const length = chunk.length;
+    if (this.#ring === null && !this.#blocked && length <= limit) {
+      const sent = this.#socket.write(chunk, 0, length);
+      if (sent === length) {
+        this.sent += length;
+        return;
+      }
+      if (sent < 0) return this.#broken();
+      this.#blocked = true;
+      this.sent += sent;
+      this.#push(chunk, sent);
+      return;
+    }
+    this.#push(chunk, 0);
+    this.relayHeld(limit);
+  }
+
+  /** Sends back what waits in the ring, as far as the kernel takes it. */
+  relayHeld(limit: number): void {
+    const ring = this.#ring;
+    if (ring === null) return;
+    for (let head = ring.head; head !== undefined && !this.#blocked; head = ring.head) {
+      const length = Math.min(limit, head.length - ring.headOffset);
+      const sent = this.#socket.write(head, ring.headOffset, length);
+      if (sent < 0) return this.#broken();
+      this.#blocked = sent < length;
+      this.sent += sent;
+      ring.advance(sent);
+    }
+    this.#emptied(ring);
+  }
+
+  /** Keeps a received chunk, by reference, until it is taken. */
+  hold(chunk: Uint8Array): void {
+    this.#push(chunk, 0);
+  }
+
+  /**
+   * Takes the oldest held bytes out of the ring, without a copy.
+   * @param size the most that is wanted, from 1 on
+   * @returns 1 to size bytes of one chunk, or undefined when the ring is empty
+   */
+  take(size: number): Uint8Array | undefined {
+    const ring = this.#ring;
+    if (ring === null) return undefined;
+    const slice = ring.take(size);
+    this.#emptied(ring);
+    return slice;
+  }
+
+  /**
+   * Gives the kernel one piece; what it does not take waits as the tail, by reference.
+   * @throws Error when a piece waits already: ask `writable` first
+   */
+  write(piece: Uint8Array): void {
+    if (this.closed) return;
+    if (!this.writable) throw new Error("write: the piece before this one is not out yet, or our FIN is");
+    const sent = this.#socket.write(piece, 0, piece.length);
+    if (sent < 0) return this.#broken();
+    this.sent += sent;
+    if (sent === piece.length) return;
+    this.#blocked = true;
+    this.#tail = piece;
+    this.#tailOffset = sent;
+  }
+
+  /**
+   * Ends gracefully: once nothing is held, sends FIN, then reads and drops until the peer's FIN, then closes.
+   * What comes before our FIN is out still reaches the user. A peer that never ends is the owner's to close.
+   */
+  finish(): void {
+    this.#finishing = true;
+    this.#settle();
+  }
+
+  /** Closes now, without a reset unless the peer still sends. What is held is lost. */
+  close(): void {
+    const socket = this.#release();
+    socket.end();
+    this.#tell(socket, undefined);
+  }
+
+  /** Closes now, with a reset: the peer learns that bytes may be missing. */
+  abort(error: unknown = undefined): void {
+    const socket = this.#release();
+    socket.terminate();
+    this.#tell(socket, error);
+  }
+
+  /**
+   * Grows `quiet` and `lingered` by the period since the last call. The owner calls it for all its connections
+   * from one timer, so that no connection has a timer, and a process that was stopped for a while does not find
+   * every peer too old: the bytes that wait in the kernel are seen before the next call.
+   * @returns quiet
+   */
+  age(period: number): number {
+    const moved = this.received + this.sent + this.dropped;
+    this.quiet = moved === this.#movedBefore ? this.quiet + period : 0;
+    this.#movedBefore = moved;
+    if (this.#shut) this.lingered += period;
+    return this.quiet;
+  }
+
+  // What the socket tells.
+
+  onData(chunk: Uint8Array): void {
+    if (this.#shut) {
+      this.dropped += chunk.length;
+      return;
+    }
+    if (this.closed) return;
+    this.received += chunk.length;
+    this.#user.received(this, chunk);
+  }
+
+  onDrain(): void {
+    if (!this.#blocked || this.closed) return;
+    this.#blocked = false;
+    if (this.#tail !== null && !this.#writeTail(this.#tail)) return;
+    this.#user.drained(this);
+    this.#settle();
+  }
+
+  onEnd(): void {
+    if (this.closed) return;
+    this.#peerEnded = true;
+    if (this.#shut) return this.close();
+    this.#user.ended(this);
+    this.#settle();
+  }
+
+  onClose(error: unknown): void {
+    this.#tell(this.#release(), error);
+  }
+
+  // How it is done.
+
+  /**
+   * The kernel says that nothing can be written any more. It means terminate, and now: a socket that is paused
+   * instead never hears of its end, and its descriptor leaks.
+   */
+  #broken(): void {
+    this.abort(new OSError({ code: "EPIPE", syscall: "send" }));
+  }
+
+  /** @returns whether the whole tail is out */
+  #writeTail(tail: Uint8Array): boolean {
+    const length = tail.length - this.#tailOffset;
+    const sent = this.#socket.write(tail, this.#tailOffset, length);
+    if (sent < 0) {
+      this.#broken();
+      return false;
+    }
+    this.sent += sent;
+    this.#tailOffset += sent;
+    this.#blocked = sent < length;
+    if (!this.#blocked) this.#tail = null;
+    return !this.#blocked;
+  }
+
+  #push(chunk: Uint8Array, offset: number): void {
+    if (this.closed) return;
+    const ring = (this.#ring ??= this.#rings.borrow());
+    ring.push(chunk, offset);
+    if (ring.full && !this.#paused) {
+      this.#paused = true;
+      this.#socket.pause();
+    }
+  }
+
+  /** After bytes have left the ring: an empty ring goes back to the pool, and at low water reading goes on. */
+  #emptied(ring: RingBuffer): void {
+    if (ring.held === 0) {
+      this.#ring = null;
+      this.#rings.giveBack(ring);
+    }
+    if (this.#paused && ring.low) {
+      this.#paused = false;
+      this.#socket.resume();
+    }
+  }
+
+  #settle(): void {
+    if (!this.#finishing || this.#shut || this.held > 0 || this.closed) return;
+    this.#shut = true;
+    this.#socket.shutdown();
+    if (this.#peerEnded) this.close();
+  }
+
+  /** Takes the socket away, so that nothing reaches a descriptor that may be another's by then. */
+  #release(): StreamSocket {
+    const socket = this.#socket;
+    this.#socket = closedSocket;
+    if (this.#ring !== null) this.#rings.giveBack(this.#ring);
+    this.#ring = this.#tail = null;
+    return socket;
+  }
+
+  /** Says once that it is over: only whoever took the real socket away has something to tell. */
+  #tell(socket: StreamSocket, error: unknown): void {
+    if (socket !== closedSocket) this.#user.closed(this, error);
+  }
+}
+
+/**
+ * The handlers that bring a Bun socket's events to the connection in `socket.data`. `open` is the owner's: it
+ * puts the connection there, or refuses the socket. A refused socket has none, and its `close` says nothing.
+ */
+export const connectionEvents = {
+  data(socket: Bun.Socket<Connection>, chunk: Uint8Array): void {
+    socket.data.onData(chunk);
+  },
+  drain(socket: Bun.Socket<Connection>): void {
+    socket.data.onDrain();
+  },
+  end(socket: Bun.Socket<Connection>): void {
+    socket.data.onEnd();
+  },
+  close(socket: Bun.Socket<Connection | undefined>, error?: Error): void {
+    socket.data?.onClose(error);
+  },
+  /** A throw in one of the above is a defect: of this connection it makes an end, of the others nothing. */
+  error(socket: Bun.Socket<Connection | undefined>, error: Error): void {
+    if (socket.data === undefined) socket.terminate();
+    else socket.data.abort(error);
+  },
+};

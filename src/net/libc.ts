@@ -1,0 +1,127 @@
+/**
+ * The system calls that Bun does not offer, through bun:ffi. It changes when we need another one, or when Bun
+ * learns one of these. Where bun:ffi or the C library is not to be had, `libc` is undefined, and a caller either
+ * does without (send) or says so (`requireLibc`).
+ */
+import { dlopen, ptr, read } from "bun:ffi";
+import { readFileSync } from "node:fs";
+import { errnoName, OSError } from "./errors.ts";
+
+const calls = {
+  send: { args: ["i32", "ptr", "usize", "i32"], returns: "i32" },
+  listen: { args: ["i32", "i32"], returns: "i32" },
+  setsockopt: { args: ["i32", "i32", "i32", "ptr", "i32"], returns: "i32" },
+  getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+  getrlimit: { args: ["i32", "ptr"], returns: "i32" },
+} as const;
+
+const platforms = {
+  linux: {
+    libraries: ["libc.so.6", "libc.so", `libc.musl-${process.arch === "x64" ? "x86_64" : "aarch64"}.so.1`],
+    errno: "__errno_location",
+    SOL_SOCKET: 1,
+    SO_RCVBUF: 8,
+    RLIMIT_NOFILE: 7,
+    /** Linux reports twice what was asked for, the half being its own bookkeeping (socket(7)). */
+    bufferFactor: 2,
+    /** MSG_NOSIGNAL | MSG_DONTWAIT (send(2)). */
+    sendFlags: 0x4000 | 0x40,
+  },
+  darwin: {
+    libraries: ["libSystem.B.dylib"],
+    errno: "__error",
+    SOL_SOCKET: 0xffff,
+    SO_RCVBUF: 0x1002,
+    RLIMIT_NOFILE: 8,
+    bufferFactor: 1,
+    /** There is no MSG_NOSIGNAL: send(2) is left to Bun. */
+    sendFlags: undefined,
+  },
+} as const;
+
+function load() {
+  const platform = platforms[process.platform as keyof typeof platforms];
+  if (platform === undefined) return undefined;
+  for (const library of platform.libraries) {
+    try {
+      const { symbols } = dlopen(library, calls);
+      const { symbols: errno } = dlopen(library, { [platform.errno]: { args: [], returns: "ptr" } } as const);
+      return { ...platform, ...symbols, errnoLocation: errno[platform.errno]! };
+    } catch {
+      // The next name; a system without any of them has no libc for us, which `undefined` says.
+    }
+  }
+  return undefined;
+}
+
+/** The C library's calls and constants on this platform, or undefined. */
+export const libc = load();
+
+export type Libc = NonNullable<typeof libc>;
+
+function requireLibc(syscall: string): Libc {
+  if (libc !== undefined) return libc;
+  const reason = `bun:ffi finds no C library with ${syscall}(2) on ${process.platform}`;
+  throw new OSError({ code: "ENOSYS", syscall, reason });
+}
+
+/** Throws what the last failed call left in errno(3). No other call may come between. */
+function fail(c: Libc, syscall: string, address: string): never {
+  const at = c.errnoLocation();
+  throw new OSError({ code: at === null ? "EUNKNOWN" : errnoName(read.i32(at, 0)), syscall, address });
+}
+
+/** A number that Linux shows below /proc/sys, or undefined: another platform, or a kernel without it. */
+function kernelNumber(name: string): number | undefined {
+  try {
+    return Number(readFileSync(`/proc/sys/${name.replaceAll(".", "/")}`, "utf8"));
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Sets how many connections the kernel keeps waiting on a listening descriptor (listen(2)).
+ * @param backlog from 0 on
+ * @throws OSError; also where the kernel would silently take less
+ */
+export function setBacklog(fd: number, backlog: number): void {
+  const c = requireLibc("listen");
+  const most = kernelNumber("net.core.somaxconn") ?? backlog;
+  const address = `backlog ${backlog}`;
+  if (backlog > most) {
+    const reason = `the kernel allows ${most} at most (net.core.somaxconn)`;
+    throw new OSError({ code: "EINVAL", syscall: "listen", address, reason });
+  }
+  if (c.listen(fd, backlog) !== 0) fail(c, "listen", address);
+}
+
+/**
+ * Sets SO_RCVBUF; a listener's is inherited by what it accepts (socket(7), tcp(7)). It ends the kernel's own tuning.
+ * @param bytes from 1 on; the kernel raises what is too small (on Linux to 1152)
+ * @throws OSError; also where the kernel would silently take less
+ */
+export function setReceiveBuffer(fd: number, bytes: number): void {
+  const c = requireLibc("setsockopt");
+  const value = new Int32Array([bytes]);
+  const size = new Int32Array([4]);
+  const address = `SO_RCVBUF ${bytes}`;
+  if (c.setsockopt(fd, c.SOL_SOCKET, c.SO_RCVBUF, ptr(value), 4) !== 0) fail(c, "setsockopt", address);
+  if (c.getsockopt(fd, c.SOL_SOCKET, c.SO_RCVBUF, ptr(value), ptr(size)) !== 0)
+    fail(c, "getsockopt", address);
+  const granted = value[0]! / c.bufferFactor;
+  if (granted >= bytes) return;
+  const reason = `the kernel allows ${granted} bytes at most (net.core.rmem_max)`;
+  throw new OSError({ code: "EINVAL", syscall: "setsockopt", address, reason });
+}
+
+/**
+ * How many descriptors this process may have open (getrlimit(2), RLIMIT_NOFILE, the soft limit).
+ * @returns undefined where it cannot be asked
+ */
+export function descriptorLimit(): number | undefined {
+  if (libc === undefined) return undefined;
+  const limit = new BigUint64Array(2);
+  if (libc.getrlimit(libc.RLIMIT_NOFILE, ptr(limit)) !== 0) fail(libc, "getrlimit", "RLIMIT_NOFILE");
+  return Number(limit[0]);
+}
