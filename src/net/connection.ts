@@ -249,6 +249,9 @@ export class Connection {
 
   #push(chunk: Uint8Array, offset: number): void {
     if (this.closed) return;
+    // A chunk that comes in spite of the pause: the peer has reset, and Bun empties the kernel's buffer into us,
+    // megabytes of it, before it says so. Nobody is there to send it to, and the ring must not take it.
+    if (this.#paused) return this.abort(new OSError({ code: "ECONNRESET", syscall: "recv" }));
     const ring = (this.#ring ??= this.#rings.borrow());
     ring.push(chunk, offset);
     if (ring.full && !this.#paused) {

@@ -1,0 +1,478 @@
+import { describe, expect, test } from "bun:test";
+import { replyNamed, type ReplyName } from "../src/echo/reply.ts";
+import { Connection, type ConnectionUser } from "../src/net/connection.ts";
+import { RING_SLOTS, RingPool } from "../src/net/ring-buffer.ts";
+import { FakeSocket } from "./support/fake-socket.ts";
+import { Random, withSeed } from "./support/random.ts";
+
+const CAPACITY = 1000;
+
+/** A connection as the echo server makes it, on a fake socket; `ends` are the errors it was closed with. */
+function echoing(socket: FakeSocket, name: ReplyName = "raw", recvSize?: number) {
+  const reply = replyNamed(name, recvSize);
+  const ends: unknown[] = [];
+  const user: ConnectionUser = {
+    received: reply.received,
+    drained: reply.drained,
+    ended: (connection) => connection.finish(),
+    closed: (_, error) => void ends.push(error),
+  };
+  const connection = new Connection(socket, user, new RingPool(CAPACITY));
+  return { connection, ends, reply };
+}
+
+const bytes = (length: number, first = 0): Buffer =>
+  Buffer.from(Array.from({ length }, (_, i) => (first + i) % 251));
+
+describe("a short write", () => {
+  test("keeps the tail, offers it at the next drain, and then nothing more", () => {
+    const socket = new FakeSocket(30);
+    const { connection } = echoing(socket);
+    connection.onData(bytes(100));
+    expect(connection).toMatchObject({ received: 100, sent: 30, held: 70 });
+    socket.room = 50;
+    connection.onDrain();
+    expect(connection).toMatchObject({ sent: 80, held: 20 });
+    socket.room = Infinity;
+    connection.onDrain();
+    connection.onDrain();
+    expect(connection).toMatchObject({ sent: 100, held: 0 });
+    expect(socket.bytes).toEqual(bytes(100));
+    expect(socket.calls).toEqual(["write 100 -> 30", "write 70 -> 50", "write 20 -> 20"]);
+  });
+
+  test("of nothing at all keeps everything", () => {
+    const socket = new FakeSocket(0);
+    const { connection } = echoing(socket);
+    connection.onData(bytes(10));
+    expect(connection.held).toBe(10);
+    socket.room = Infinity;
+    connection.onDrain();
+    expect(socket.bytes).toEqual(bytes(10));
+  });
+
+  test("makes later chunks wait behind it: nothing is offered before the drain", () => {
+    const socket = new FakeSocket(5);
+    const { connection } = echoing(socket);
+    connection.onData(bytes(10));
+    socket.room = Infinity;
+    connection.onData(bytes(10, 10));
+    expect(socket.calls).toEqual(["write 10 -> 5"]);
+    connection.onDrain();
+    expect(socket.bytes).toEqual(bytes(20));
+  });
+
+  test("copies nothing: what is written later is the very chunk that came", () => {
+    const offered: ArrayBufferLike[] = [];
+    class Watched extends FakeSocket {
+      override write(chunk: Uint8Array, offset: number, length: number): number {
+        offered.push(chunk.buffer);
+        return super.write(chunk, offset, length);
+      }
+    }
+    const socket = new Watched(1);
+    const { connection } = echoing(socket);
+    const chunk = bytes(500);
+    connection.onData(chunk);
+    for (let i = 0; i < 10; i++) {
+      socket.room = 50;
+      connection.onDrain();
+    }
+    expect(connection).toMatchObject({ sent: 500, copied: 0 });
+    expect(new Set(offered)).toEqual(new Set([chunk.buffer]));
+  });
+});
+
+describe("a drain", () => {
+  test("with nothing pending does nothing", () => {
+    const socket = new FakeSocket();
+    const { connection } = echoing(socket);
+    connection.onDrain();
+    connection.onData(bytes(3));
+    connection.onDrain();
+    expect(socket.calls).toEqual(["write 3 -> 3"]);
+  });
+
+  test("after the close does nothing", () => {
+    const socket = new FakeSocket(1);
+    const { connection, ends } = echoing(socket);
+    connection.onData(bytes(10));
+    connection.onClose(undefined);
+    socket.gone = "end";
+    connection.onDrain();
+    connection.onData(bytes(10));
+    connection.onEnd();
+    expect(ends).toEqual([undefined]);
+  });
+});
+
+describe("a peer that does not read", () => {
+  test("is paused when the ring's bytes are used up, and read again at half", () => {
+    const socket = new FakeSocket(0);
+    const { connection } = echoing(socket);
+    connection.onData(bytes(400));
+    connection.onData(bytes(400));
+    expect(socket.paused).toBe(false);
+    connection.onData(bytes(400));
+    expect(socket.paused).toBe(true);
+    socket.room = 699;
+    connection.onDrain();
+    // 101 and 400 bytes wait, but their chunks still keep 800 bytes of memory.
+    expect(connection).toMatchObject({ held: 501, paused: true });
+    socket.room = 101;
+    connection.onDrain();
+    expect(connection).toMatchObject({ held: 400, paused: false });
+    expect(socket.paused).toBe(false);
+  });
+
+  test("is paused when the ring's slots are used up", () => {
+    const socket = new FakeSocket(0);
+    const { connection } = echoing(socket);
+    for (let i = 0; i < RING_SLOTS; i++) connection.onData(bytes(1));
+    expect(socket.paused).toBe(true);
+    socket.room = RING_SLOTS / 2;
+    connection.onDrain();
+    expect(socket.paused).toBe(false);
+  });
+
+  test("costs one chunk more than the ring at the most", () => {
+    const socket = new FakeSocket(0);
+    const { connection } = echoing(socket);
+    connection.onData(bytes(CAPACITY - 1));
+    connection.onData(bytes(524_288));
+    expect(connection).toMatchObject({ held: CAPACITY - 1 + 524_288, paused: true });
+  });
+});
+
+describe("the peer's FIN", () => {
+  test("with nothing held is answered at once: shutdown, then close", () => {
+    const socket = new FakeSocket();
+    const { connection, ends } = echoing(socket);
+    connection.onData(bytes(3));
+    connection.onEnd();
+    expect(socket.calls).toEqual(["write 3 -> 3", "shutdown", "end"]);
+    expect(ends).toEqual([undefined]);
+  });
+
+  test("waits for what is held: no FIN of ours overtakes a byte", () => {
+    const socket = new FakeSocket(1);
+    const { connection, ends } = echoing(socket);
+    connection.onData(bytes(3));
+    connection.onEnd();
+    expect(socket.calls).toEqual(["write 3 -> 1"]);
+    socket.room = 1;
+    connection.onDrain();
+    socket.room = 1;
+    connection.onDrain();
+    expect(socket.calls).toEqual(["write 3 -> 1", "write 2 -> 1", "write 1 -> 1", "shutdown", "end"]);
+    expect(socket.bytes).toEqual(bytes(3));
+    expect(ends).toEqual([undefined]);
+  });
+});
+
+describe("finish", () => {
+  test("flushes, sends FIN, drops what still comes, and closes at the peer's FIN", () => {
+    const socket = new FakeSocket(1);
+    const { connection, ends } = echoing(socket);
+    connection.onData(bytes(3));
+    connection.finish();
+    connection.onData(bytes(2, 3));
+    expect(socket.shutDown).toBe(false);
+    socket.room = Infinity;
+    connection.onDrain();
+    expect(socket.bytes).toEqual(bytes(5));
+    expect(socket.shutDown).toBe(true);
+    connection.onData(bytes(7));
+    expect(connection).toMatchObject({ received: 5, dropped: 7, sent: 5, lingering: true });
+    expect(ends).toEqual([]);
+    connection.finish();
+    connection.onEnd();
+    expect(socket.gone).toBe("end");
+    expect(ends).toEqual([undefined]);
+  });
+
+  test("twice, or beside the peer's FIN, is once", () => {
+    const socket = new FakeSocket();
+    const { connection, ends } = echoing(socket);
+    connection.finish();
+    connection.finish();
+    connection.onEnd();
+    connection.finish();
+    expect(socket.calls).toEqual(["shutdown", "end"]);
+    expect(ends).toEqual([undefined]);
+  });
+});
+
+describe("a write that says -1", () => {
+  for (const at of ["the first chunk", "a drain"] as const) {
+    test(`at ${at} terminates now, never pauses, and tells the error once`, () => {
+      const socket = new FakeSocket(at === "a drain" ? 1 : Infinity);
+      const { connection, ends } = echoing(socket);
+      if (at === "a drain") connection.onData(bytes(3));
+      socket.broken = true;
+      if (at === "a drain") connection.onDrain();
+      else connection.onData(bytes(3));
+      expect(socket.calls.slice(-2)).toEqual([expect.stringContaining("-> -1"), "terminate"]);
+      connection.onClose(undefined);
+      expect(ends).toEqual([expect.objectContaining({ code: "EPIPE", syscall: "send" })]);
+      expect(connection).toMatchObject({ closed: true, held: 0 });
+    });
+  }
+});
+
+test("a chunk that comes in spite of a pause means that the peer has reset: it ends there, within the bound", () => {
+  const socket = new FakeSocket(0);
+  const { connection, ends } = echoing(socket);
+  connection.onData(bytes(CAPACITY));
+  expect(socket.paused).toBe(true);
+  connection.onData(bytes(524_288));
+  expect(socket.gone).toBe("terminate");
+  expect(ends).toEqual([expect.objectContaining({ code: "ECONNRESET", syscall: "recv" })]);
+  connection.onData(bytes(524_288));
+  connection.onEnd();
+  connection.onClose(new Error("ECONNRESET"));
+  expect(ends.length).toBe(1);
+});
+
+describe("closing", () => {
+  test("twice is closing once, in whichever way", () => {
+    const ways: ((connection: Connection) => void)[] = [
+      (c) => c.close(),
+      (c) => c.abort(),
+      (c) => c.onClose(undefined),
+    ];
+    for (const first of ways) {
+      for (const second of ways) {
+        const socket = new FakeSocket();
+        const { connection, ends } = echoing(socket);
+        first(connection);
+        second(connection);
+        expect(ends).toEqual([undefined]);
+        expect(socket.calls.length).toBeLessThanOrEqual(1);
+      }
+    }
+  });
+
+  test("lets go of the socket before it tells, so that nothing can be written in between", () => {
+    const socket = new FakeSocket();
+    let heldAtEnd = -1;
+    const user: ConnectionUser = {
+      received: (connection, chunk) => connection.relay(chunk, Infinity),
+      drained() {},
+      ended() {},
+      closed(connection) {
+        heldAtEnd = connection.held;
+        connection.relay(bytes(3), Infinity);
+        connection.write(bytes(3));
+        connection.hold(bytes(3));
+        connection.finish();
+        connection.abort();
+        connection.close();
+      },
+    };
+    const connection = new Connection(socket, user, new RingPool(CAPACITY));
+    connection.onClose(new Error("reset"));
+    expect(heldAtEnd).toBe(0);
+    expect(socket.calls).toEqual([]);
+    expect(connection.held).toBe(0);
+  });
+
+  test("while held back gives the ring back to the pool, empty", () => {
+    const pool = new RingPool(CAPACITY);
+    const ring = pool.borrow();
+    pool.giveBack(ring);
+    const reply = replyNamed("raw");
+    const user: ConnectionUser = { ...reply, ended() {}, closed() {} };
+    const connection = new Connection(new FakeSocket(1), user, pool);
+    connection.onData(bytes(10));
+    expect(ring.held).toBe(9);
+    connection.onClose(undefined);
+    expect(ring.held).toBe(0);
+    expect(pool.borrow()).toBe(ring);
+  });
+});
+
+test("a connection without backlog owns no ring", () => {
+  const pool = new RingPool(CAPACITY);
+  const ring = pool.borrow();
+  pool.giveBack(ring);
+  const user: ConnectionUser = { ...replyNamed("raw"), ended() {}, closed() {} };
+  const socket = new FakeSocket(5);
+  const connection = new Connection(socket, user, pool);
+  connection.onData(bytes(5));
+  expect(pool.borrow()).toBe(ring);
+  pool.giveBack(ring);
+  connection.onData(bytes(5));
+  expect(pool.borrow()).not.toBe(ring);
+  socket.room = Infinity;
+  connection.onDrain();
+  expect(pool.borrow()).toBe(ring);
+});
+
+describe("age", () => {
+  test("grows while no byte moves, in either direction, and starts again when one does", () => {
+    const socket = new FakeSocket(1);
+    const { connection } = echoing(socket);
+    expect(connection.age(10)).toBe(10);
+    expect(connection.age(10)).toBe(20);
+    connection.onData(bytes(3));
+    expect(connection.age(10)).toBe(0);
+    expect(connection.age(10)).toBe(10);
+    socket.room = 1;
+    connection.onDrain();
+    expect(connection.age(10)).toBe(0);
+    expect(connection.lingered).toBe(0);
+  });
+
+  test("counts how long our FIN is out, though bytes still come", () => {
+    const { connection } = echoing(new FakeSocket());
+    connection.finish();
+    connection.onData(bytes(3));
+    connection.age(10);
+    connection.onData(bytes(3));
+    connection.age(10);
+    expect(connection.lingered).toBe(20);
+  });
+});
+
+describe("recv-sized slicing", () => {
+  test("raw: no write offers more, and the bytes are the same", () => {
+    const socket = new FakeSocket(25);
+    const { connection } = echoing(socket, "raw", 10);
+    connection.onData(bytes(32));
+    expect(socket.calls).toEqual(["write 10 -> 10", "write 10 -> 10", "write 10 -> 5"]);
+    socket.room = Infinity;
+    connection.onDrain();
+    expect(socket.calls.slice(3)).toEqual(["write 7 -> 7"]);
+    expect(socket.bytes).toEqual(bytes(32));
+    expect(connection).toMatchObject({ copied: 0, held: 0 });
+  });
+
+  test("tutorial: the banner, then OK... before each slice of at most the size, one copy of each byte", () => {
+    const socket = new FakeSocket();
+    const { connection, reply } = echoing(socket, "tutorial", 4);
+    reply.opened(connection);
+    connection.onData(Buffer.from("abcdefghij"));
+    connection.onData(Buffer.from("k"));
+    expect(socket.bytes.toString()).toBe(
+      "Welcome to the server. Type something and hit enter\nOK...abcdOK...efghOK...ijOK...k",
+    );
+    expect(connection.copied).toBe(11);
+  });
+
+  test("tutorial: 1024 bytes are one recv, 1025 are two", () => {
+    const socket = new FakeSocket();
+    const { connection } = echoing(socket, "tutorial");
+    connection.onData(bytes(1024));
+    expect(socket.bytes).toEqual(Buffer.concat([Buffer.from("OK..."), bytes(1024)]));
+    connection.onData(bytes(1025));
+    expect(connection.sent).toBe(1029 + 1025 + 10);
+  });
+
+  test("tutorial: a small recv size does not multiply what is held", () => {
+    const socket = new FakeSocket(0);
+    const { connection } = echoing(socket, "tutorial", 1);
+    connection.onData(bytes(524_288));
+    expect(connection.held).toBeLessThan(524_288 + 65_536 + 6);
+  });
+});
+
+test("an owner that writes a second piece past the first one is told so", () => {
+  const { connection } = echoing(new FakeSocket(1));
+  connection.write(bytes(3));
+  expect(() => connection.write(bytes(3))).toThrow("not out yet");
+});
+
+/** What a peer should have got for what it sent, were everything out. */
+function expected(name: ReplyName, sent: readonly Buffer[], recvSize: number): Buffer {
+  if (name === "raw") return Buffer.concat(sent);
+  const replies: Buffer[] = [Buffer.from("Welcome to the server. Type something and hit enter\n")];
+  for (const chunk of sent) {
+    for (let at = 0; at < chunk.length; at += recvSize) {
+      replies.push(Buffer.from("OK..."), chunk.subarray(at, at + recvSize));
+    }
+  }
+  return Buffer.concat(replies);
+}
+
+/** Random events, the way Bun may send them, until the connection is closed; the invariants after each. */
+function live(seed: number, name: ReplyName): void {
+  const random = new Random(seed);
+  const recvSize = random.between(1, 200);
+  const socket = new FakeSocket(random.between(0, 2000));
+  const { connection, ends, reply } = echoing(socket, name, recvSize);
+  const chunks: Buffer[] = [];
+  let largest = 0;
+  let fin = false;
+  let graceful = true;
+  reply.opened(connection);
+  const check = (): void => {
+    const whole = expected(name, chunks, recvSize);
+    const got = socket.bytes;
+    expect(got.equals(whole.subarray(0, got.length))).toBe(true);
+    if (connection.closed) return;
+    if (name === "raw") {
+      expect(connection.received).toBe(connection.sent + connection.held);
+      expect(connection.copied).toBe(0);
+    }
+    expect(connection.held).toBeLessThanOrEqual(CAPACITY + largest + 65_536 + 1029);
+    expect(connection.paused).toBe(socket.paused);
+    if (connection.held === 0) expect(socket.paused).toBe(false);
+    if (socket.shutDown) expect(connection.held).toBe(0);
+  };
+  for (let step = 0; step < 300 && !connection.closed; step++) {
+    const dice = random.between(0, 99);
+    if (dice < 45 && !socket.paused && !fin) {
+      const chunk = random.bytes(random.chance(0.1) ? random.between(1, 3000) : random.between(1, 100));
+      largest = Math.max(largest, chunk.length);
+      if (!socket.shutDown) chunks.push(chunk);
+      connection.onData(chunk);
+    } else if (dice < 85) {
+      if (random.chance(0.8)) socket.room += random.between(0, 500);
+      connection.onDrain();
+    } else if (dice < 87 && !fin && !socket.paused) {
+      fin = true;
+      connection.onEnd();
+    } else if (dice < 88) {
+      connection.finish();
+    } else if (dice < 89 && random.chance(0.3)) {
+      socket.broken = true;
+      graceful = false;
+    } else if (dice < 90 && random.chance(0.3)) {
+      // Bun's own close: the descriptor is gone before the event.
+      graceful = false;
+      socket.gone = "terminate";
+      connection.onClose(random.chance(0.5) ? new Error("ECONNRESET") : undefined);
+    } else if (dice < 91 && random.chance(0.3) && socket.paused) {
+      // The peer resets while it is paused: Bun hands over what the kernel has, then the end, then the error.
+      graceful = false;
+      socket.broken = true;
+      for (let i = 0; i < 3; i++) connection.onData(random.bytes(3000));
+      connection.onEnd();
+      connection.onClose(new Error("ECONNRESET"));
+    } else connection.age(1);
+    check();
+  }
+  // Whatever happened: let the kernel take everything and the peer end, and it is over, with every byte out.
+  for (let step = 0; !connection.closed && step < 10_000; step++) {
+    socket.room += 1000;
+    connection.onDrain();
+    if (!socket.paused && !fin) {
+      fin = true;
+      connection.onEnd();
+    }
+    check();
+  }
+  expect(connection.closed).toBe(true);
+  expect(connection.held).toBe(0);
+  expect(ends.length).toBe(1);
+  if (graceful) expect(socket.bytes.equals(expected(name, chunks, recvSize))).toBe(true);
+}
+
+describe("whatever the peer and the kernel do, the invariants hold", () => {
+  for (const name of ["raw", "tutorial"] as const) {
+    test(`${name}, 300 seeds`, () => {
+      for (let seed = 1; seed <= 300; seed++) withSeed(seed, () => live(seed, name));
+    });
+  }
+});
