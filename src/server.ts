@@ -9,6 +9,7 @@ import { parseArgs, type ParseArgsConfig } from "node:util";
 import { connectionLimit, EchoServer, type EchoOptions, type Figures } from "./echo/echo-server.ts";
 import { REPLIES, type ReplyName } from "./echo/reply.ts";
 import { OSError } from "./net/errors.ts";
+import { isTerminal } from "./net/libc.ts";
 import { version } from "../package.json";
 
 const EXIT_FAILED = 1;
@@ -256,8 +257,8 @@ function advice(error: OSError, { host, port }: ServerOptions): string {
 }
 
 function announce({ address, host, port }: EchoServer): void {
-  process.stdout.write(`listening on ${address}\n`);
-  if (!process.stdout.isTTY) return;
+  writeSync(1, `listening on ${address}\n`);
+  if (!isTerminal(1)) return;
   const near = host === "::" || host === "0.0.0.0" ? "127.0.0.1" : host;
   say(`try it in another terminal: nc ${near} ${port}      Ctrl-C stops the server`);
 }
@@ -309,7 +310,7 @@ async function serve(options: ServerOptions): Promise<void> {
 async function main(): Promise<void> {
   const command = readCommand(process.argv.slice(2), process.env);
   if ("show" in command) {
-    process.stdout.write(command.show);
+    writeSync(1, command.show);
     return;
   }
   try {

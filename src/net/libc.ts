@@ -12,6 +12,7 @@ const calls = {
   listen: { args: ["i32", "i32"], returns: "i32" },
   setsockopt: { args: ["i32", "i32", "i32", "ptr", "i32"], returns: "i32" },
   getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+  isatty: { args: ["i32"], returns: "i32" },
   getrlimit: { args: ["i32", "ptr"], returns: "i32" },
 } as const;
 
@@ -124,4 +125,13 @@ export function descriptorLimit(): number | undefined {
   const limit = new BigUint64Array(2);
   if (libc.getrlimit(libc.RLIMIT_NOFILE, ptr(limit)) !== 0) fail(libc, "getrlimit", "RLIMIT_NOFILE");
   return Number(limit[0]);
+}
+
+/**
+ * Whether a descriptor is a terminal (isatty(3)). `process.stdout.isTTY` says the same, but loads Bun's tty and net
+ * modules: 12 ms of start and 10 MB.
+ */
+export function isTerminal(fd: 1 | 2): boolean {
+  if (libc !== undefined) return libc.isatty(fd) === 1;
+  return (fd === 1 ? process.stdout : process.stderr).isTTY;
 }

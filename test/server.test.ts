@@ -1,0 +1,337 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { readCommand, UsageError } from "../src/server.ts";
+import { exchange, pattern, peer, stalled, until, type Peer } from "./support/peers.ts";
+import { cpuSeconds, descriptors, hasProc, killAll, launch, resident, run } from "./support/program.ts";
+import { version } from "../package.json";
+
+afterEach(killAll);
+
+const MIB = 1 << 20;
+
+describe("the start", () => {
+  test("says one line on stdout with the real port, and nothing else", async () => {
+    const program = await launch();
+    expect((await exchange(program.port, Buffer.from("hello"))).toString()).toBe("hello");
+    program.signal("SIGTERM");
+    const { stdout, stderr, code } = await program.finished;
+    expect(stdout).toBe(`listening on 127.0.0.1:${program.port}\n`);
+    expect(stderr).toBe("1 connection, 5 bytes in, 5 bytes out, 0 bytes copied\n");
+    expect(code).toBe(0);
+  });
+
+  test("on a terminal also says how to try it", async () => {
+    let screen = "";
+    const child = Bun.spawn([process.execPath, "run", "src/server.ts", "--port", "0"], {
+      env: { ...process.env, HOST: "" },
+      terminal: { cols: 120, rows: 30, data: (_, bytes) => void (screen += Buffer.from(bytes).toString()) },
+    });
+    await until(() => screen.includes("Ctrl-C"), "the hint is on the screen");
+    const [, port] = /listening on 127\.0\.0\.1:(\d+)/.exec(screen) ?? [];
+    expect(screen).toContain(`nc 127.0.0.1 ${port}`);
+    child.terminal?.write("\x03");
+    expect(await child.exited).toBe(0);
+    expect(screen).toContain("0 connections, 0 bytes in");
+  });
+
+  test("takes HOST and PORT from the environment when the flags are absent", async () => {
+    const busy = await launch();
+    const { code, stderr } = await run([], { HOST: "127.0.0.1", PORT: String(busy.port) });
+    expect(code).toBe(1);
+    expect(stderr).toContain(`127.0.0.1:${busy.port}`);
+    const free = await launch([], {
+      env: { PORT: String(busy.port), HOST: "192.0.2.1" },
+      shell: "unset HOST",
+    });
+    expect(free.port).not.toBe(busy.port);
+  });
+
+  test("--help says every flag with its default, --version the version; both on stdout", async () => {
+    const help = await run(["--help"]);
+    expect(help).toMatchObject({ code: 0, stderr: "" });
+    for (const flag of [
+      "--host <address>",
+      "--port <number>",
+      "--reply <raw|tutorial>",
+      "--recv-size <bytes>",
+      "--ring <bytes>",
+      "--receive-buffer <bytes>",
+      "--backlog <number>",
+      "--max-connections <number>",
+      "--idle-timeout <seconds>",
+      "--drain-timeout <seconds>",
+      "--stats <seconds>",
+      "--help, --version",
+    ]) {
+      expect(help.stdout).toContain(flag);
+    }
+    expect(help.stdout.split("\n").every((line) => line.length <= 120)).toBe(true);
+    expect(await run(["--version"])).toEqual({ code: 0, stdout: `ringback ${version}\n`, stderr: "" });
+  });
+});
+
+describe("wrong input is one line that names what is wrong, and exit code 2", () => {
+  const cases: [args: string[], line: string][] = [
+    [["--bakclog", "3"], "Unknown option '--bakclog'"],
+    [["8101"], "Unexpected argument '8101'"],
+    [["--port"], "--port: its value is missing"],
+    [["--port", "-1"], "--port: its value is missing, or looks like a flag"],
+    [["--port=-1"], '--port: "-1" is not a whole number from 0 to 65535'],
+    [["--port", "65536"], '--port: "65536" is not a whole number from 0 to 65535'],
+    [["--port", "http"], '--port: "http" is not a whole number from 0 to 65535'],
+    [["--port", ""], '--port: "" is not a whole number'],
+    [["--port", "0x50"], '--port: "0x50" is not a whole number'],
+    [["--port", "1e3"], '--port: "1e3" is not a whole number'],
+    [["--ring", "12k"], '--ring: "12k" is not a whole number of bytes from 1 to 1073741824'],
+    [["--ring", "0"], '--ring: "0" is not'],
+    [["--ring", "1.5"], '--ring: "1.5" is not'],
+    [["--recv-size", "0"], '--recv-size: "0" is not'],
+    [["--receive-buffer", "x"], '--receive-buffer: "x" is not'],
+    [["--backlog", "many"], '--backlog: "many" is not a whole number of connections'],
+    [["--max-connections", "0"], '--max-connections: "0" is not'],
+    [
+      ["--max-connections", "2000000000"],
+      "--max-connections: 2000000000 is more than the descriptor limit allows",
+    ],
+    [["--idle-timeout", "1m"], '--idle-timeout: "1m" is not a number of seconds'],
+    [["--drain-timeout=-5"], '--drain-timeout: "-5" is not a number of seconds'],
+    [["--stats", "often"], '--stats: "often" is not a number of seconds'],
+    [["--reply", "loud"], '--reply: "loud" is neither raw nor tutorial'],
+    [["--help=3"], "--help: its value"],
+  ];
+  for (const [args, line] of cases) {
+    test(args.join(" "), async () => {
+      const { code, stdout, stderr } = await run(args);
+      expect(stderr).toStartWith(`ringback: ${line}`);
+      expect(stderr.split("\n").length).toBe(2);
+      expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    });
+  }
+
+  test("the environment's PORT as well, by its name", () => {
+    expect(() => readCommand([], { PORT: "http" })).toThrow(UsageError);
+    expect(() => readCommand([], { PORT: "http" })).toThrow('PORT: "http" is not a whole number');
+    expect(readCommand(["--port", "1"], { PORT: "http" })).toMatchObject({ serve: { port: 1 } });
+    expect(readCommand([], { PORT: "", HOST: "" })).toMatchObject({
+      serve: { port: 8101, host: "127.0.0.1" },
+    });
+  });
+});
+
+describe("a start that fails is one line that names the address, and exit code 1", () => {
+  const failed = async (args: string[], ...parts: string[]): Promise<void> => {
+    const { code, stdout, stderr } = await run(args);
+    for (const part of parts) expect(stderr).toContain(part);
+    expect(stderr.split("\n").length).toBe(2);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+  };
+
+  test("a busy port", async () => {
+    const { port } = await launch();
+    await failed(["--port", String(port)], `listen 127.0.0.1:${port}`, "in use", "choose another --port");
+  });
+
+  test("an unknown host", () =>
+    failed(["--host", "nosuch.invalid"], "nosuch.invalid: unknown host", "--host"));
+
+  test("another machine's address", () =>
+    failed(["--host", "192.0.2.1"], "192.0.2.1:8101", "choose another --host"));
+
+  test.skipIf(!hasProc)("a receive buffer that the kernel does not grant", () =>
+    failed(["--port", "0", "--receive-buffer", "1073741824"], "SO_RCVBUF 1073741824", "net.core.rmem_max"),
+  );
+
+  test.skipIf(!hasProc)("a backlog that the kernel does not grant", () =>
+    failed(["--port", "0", "--backlog", "2147483647"], "backlog 2147483647", "net.core.somaxconn"),
+  );
+
+  test.skipIf(!hasProc || Bun.which("setpriv") === null)("a privileged port", async () => {
+    // Even root is refused once it cannot have the capability.
+    const asRoot = process.getuid?.() === 0 ? ["setpriv", "--bounding-set=-net_bind_service"] : [];
+    const child = Bun.spawn([...asRoot, process.execPath, "run", "src/server.ts", "--port", "80"], {
+      stderr: "pipe",
+    });
+    const stderr = await child.stderr.text();
+    expect(stderr).toStartWith(
+      "ringback: listen 127.0.0.1:80: permission denied (EACCES); port 80 is reserved",
+    );
+    expect(await child.exited).toBe(1);
+  });
+});
+
+describe("the kernel is told", () => {
+  test.skipIf(Bun.which("ss") === null)("the backlog", async () => {
+    const { port } = await launch(["--backlog", "7"]);
+    const list = await Bun.$`ss -ltnH sport = :${port}`.text();
+    expect(list.trim().split(/\s+/)[2]).toBe("7");
+  });
+
+  test.skipIf(Bun.which("ss") === null)("the receive buffer, of every connection", async () => {
+    const { port } = await launch(["--receive-buffer", "65536"]);
+    const client = await peer(port);
+    const list = await Bun.$`ss -tmnH sport = :${port}`.text();
+    expect(list).toContain("rb131072,");
+    client.socket.destroy();
+  });
+});
+
+test("--stats says a line of figures at its interval, on stderr", async () => {
+  const program = await launch(["--stats", "0.1", "--reply", "tutorial"]);
+  await exchange(program.port, Buffer.alloc(100_000, "x"));
+  await until(() => program.stderr.includes("open 0  connections 1  "), "a line shows the connection");
+  expect(program.stderr).toMatch(
+    /in 0\.1 MB \([\d.]+ MB\/s\)  out 0\.1 MB .* held 0 bytes  copied 100000 bytes\n/,
+  );
+});
+
+describe("SIGTERM and SIGINT", () => {
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    test(`${signal} under load loses no byte that a peer had sent`, async () => {
+      const program = await launch();
+      const peers = await Promise.all(Array.from({ length: 20 }, () => peer(program.port)));
+      const block = pattern(300_000);
+      // Some read all the while, some do not read at all before the signal.
+      for (const [i, { socket }] of peers.entries()) {
+        if (i % 3 === 0) socket.pause();
+        for (let n = 0; n < 8; n++) socket.write(block);
+      }
+      // "Sent" is what a peer's kernel has; what a busy test process has not handed over yet is not.
+      await until(() => peers.every(({ socket }) => socket.writableLength === 0), "all is with the kernel");
+      program.signal(signal);
+      await until(() => program.stderr.includes(`${signal}: stopping, 20 connections`), "the stop has begun");
+      for (const { socket } of peers) socket.resume();
+      const ends = await Promise.all(peers.map(({ ended }) => ended));
+      expect(new Set(ends)).toEqual(new Set(["FIN"]));
+      const whole = Buffer.concat(new Array<Buffer>(8).fill(block));
+      for (const { got } of peers) expect(got.equals(whole)).toBe(true);
+      for (const { socket } of peers) socket.end();
+      const { code, stderr } = await program.finished;
+      expect(code).toBe(0);
+      const total = 20 * whole.length;
+      expect(stderr).toEndWith(`\n20 connections, ${total} bytes in, ${total} bytes out, 0 bytes copied\n`);
+    });
+  }
+
+  test.skipIf(!hasProc)("what the kernel had accepted before the signal is served too", async () => {
+    const program = await launch();
+    // While the process is stopped, connections and their bytes pile up in the kernel, and so does the signal.
+    program.signal("SIGSTOP");
+    const peers = await Promise.all(Array.from({ length: 100 }, () => peer(program.port)));
+    for (const { socket } of peers) socket.end("ping");
+    await Promise.all(peers.map(({ socket }) => until(() => socket.bytesWritten === 4, "sent")));
+    program.signal("SIGTERM");
+    program.signal("SIGCONT");
+    expect(new Set(await Promise.all(peers.map(({ ended }) => ended)))).toEqual(new Set(["FIN"]));
+    for (const { got } of peers) expect(got.toString()).toBe("ping");
+    for (const { socket } of peers) socket.destroy();
+    expect((await program.finished).code).toBe(0);
+  });
+
+  test("peers that stay are closed at --drain-timeout, exit code 0", async () => {
+    const program = await launch(["--drain-timeout", "1"]);
+    const [quiet, stuck] = [await peer(program.port), await stalled(program.port)];
+    const began = performance.now();
+    program.signal("SIGTERM");
+    const { code } = await program.finished;
+    const took = performance.now() - began;
+    expect(code).toBe(0);
+    expect(took).toBeGreaterThan(900);
+    expect(took).toBeLessThan(2500);
+    expect(await quiet.ended).toBe("FIN");
+    for (const { socket } of [quiet, stuck]) socket.destroy();
+  });
+
+  test("a second signal ends it at once, with the totals", async () => {
+    const program = await launch();
+    const stuck = await stalled(program.port);
+    program.signal("SIGTERM");
+    await until(() => program.stderr.includes("stopping"), "the stop has begun");
+    const began = performance.now();
+    program.signal("SIGTERM");
+    const { code, stderr } = await program.finished;
+    expect(performance.now() - began).toBeLessThan(1000);
+    expect(code).toBe(128 + 15);
+    expect(stderr).toMatch(/\n1 connection, \d+ bytes in, \d+ bytes out, 0 bytes copied\n$/);
+    stuck.socket.destroy();
+  });
+});
+
+describe.skipIf(!hasProc)("what it costs", () => {
+  test("at the descriptor limit: resets, no spin, and service again when places are free", async () => {
+    const program = await launch([], { shell: "ulimit -n 100" });
+    const peers: Peer[] = [];
+    const outcomes: Promise<string>[] = [];
+    for (let i = 0; i < 150; i++) {
+      await peer(program.port).then(
+        (client) => {
+          peers.push(client);
+          outcomes.push(client.ended);
+        },
+        (error: NodeJS.ErrnoException) => outcomes.push(Promise.resolve(error.code!)),
+      );
+    }
+    let refused = 0;
+    for (const outcome of outcomes) void outcome.then((how) => (refused += Number(how !== "FIN")));
+    await until(() => refused >= 80, "what is over the limit is refused");
+    expect(refused).toBeLessThan(120);
+    const before = cpuSeconds(program.pid);
+    await Bun.sleep(1000);
+    expect(cpuSeconds(program.pid) - before).toBeLessThan(0.05);
+    for (const { socket } of peers) socket.destroy();
+    await until(() => descriptors(program.pid) < 40, "the descriptors are back");
+    expect((await exchange(program.port, Buffer.from("again"))).toString()).toBe("again");
+  });
+
+  test("2,000 idle connections: at most 2.5 KB each", async () => {
+    const program = await launch();
+    // The first connections also warm the program up.
+    for (let i = 0; i < 50; i++) await exchange(program.port, pattern(1000));
+    await Bun.sleep(300);
+    const before = resident(program.pid);
+    const peers: Peer[] = [];
+    while (peers.length < 2000) {
+      peers.push(...(await Promise.all(Array.from({ length: 100 }, () => peer(program.port)))));
+    }
+    await until(() => descriptors(program.pid) >= 2000, "all are accepted");
+    const grown = resident(program.pid) - before;
+    for (const { socket } of peers) socket.destroy();
+    expect(grown / 2000).toBeLessThan(2500);
+  });
+
+  test("120 stalled peers: at most 200 KiB each with --receive-buffer 65536 --ring 65536", async () => {
+    const program = await launch(["--receive-buffer", "65536", "--ring", "65536"]);
+    for (let i = 0; i < 50; i++) await exchange(program.port, pattern(1000));
+    await Bun.sleep(300);
+    const before = resident(program.pid);
+    const peers = await Promise.all(Array.from({ length: 120 }, () => stalled(program.port)));
+    const grown = resident(program.pid) - before;
+    for (const { socket } of peers) socket.destroy();
+    expect(grown / 120).toBeLessThan(200 * 1024);
+  });
+
+  test("after 1,000 connections, a third of them reset mid-stream: descriptors and memory are back", async () => {
+    const program = await launch();
+    const block = pattern(100_000);
+    const visit = async (id: number): Promise<void> => {
+      const client = await peer(program.port);
+      if (id % 3 === 0) {
+        client.socket.once("data", () => client.socket.resetAndDestroy());
+        client.socket.write(block);
+      } else if (id % 3 === 1) client.socket.end("ping");
+      else client.socket.destroy();
+      await client.ended;
+      client.socket.destroy();
+    };
+    const rounds = async (n: number): Promise<void> => {
+      for (let r = 0; r < n; r++) await Promise.all(Array.from({ length: 50 }, (_, i) => visit(i)));
+    };
+    const before = descriptors(program.pid);
+    await rounds(10);
+    await until(() => descriptors(program.pid) <= before, "the descriptors are back");
+    const warm = resident(program.pid);
+    await rounds(10);
+    await until(() => descriptors(program.pid) <= before, "the descriptors are back again");
+    expect(resident(program.pid) - warm).toBeLessThan(20 * MIB);
+    program.signal("SIGTERM");
+    expect((await program.finished).stderr).toStartWith("1000 connections");
+  });
+});
