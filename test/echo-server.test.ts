@@ -28,6 +28,18 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => server.stop(0)));
 });
 
+/** A peer whose 6 MiB are all here: what its kernel could not take back is held in a ring that is not full. */
+async function heldWhole() {
+  const server = await start({ ring: 64 << 20 });
+  const client = await peer(server.port);
+  client.socket.pause();
+  const bytes = pattern(6 << 20);
+  client.socket.write(bytes);
+  await until(() => server.figures.bytesIn === bytes.length, "all is with the server");
+  expect(server.figures.held).toBeGreaterThan(0);
+  return { server, client, bytes };
+}
+
 const sha = (bytes: Uint8Array): string => new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
 
 describe("everything comes back, then FIN, when the peer half-closes", () => {
@@ -72,6 +84,18 @@ describe("everything comes back, then FIN, when the peer half-closes", () => {
     expect(await client.ended).toBe("FIN");
     expect(sha(client.got)).toBe(sha(bytes));
     expect(server.figures.bytesCopied).toBe(0);
+    client.socket.destroy();
+  });
+
+  test("also what is held, and not paused, when the FIN comes", async () => {
+    const { server, client, bytes } = await heldWhole();
+    client.socket.end();
+    // The FIN is in the kernel; one turn of the event loop and the server has seen it.
+    await Bun.sleep(50);
+    expect(server.figures.held).toBeGreaterThan(0);
+    client.socket.resume();
+    expect(await client.ended).toBe("FIN");
+    expect(client.got.equals(bytes)).toBe(true);
     client.socket.destroy();
   });
 
@@ -331,6 +355,13 @@ describe("a stop", () => {
       if (!got.subarray(at, at + block.length).equals(block)) throw new Error(`a wrong byte behind ${at}`);
     }
     client.socket.destroy();
+  });
+
+  test("at the timeout resets a peer for which bytes are held, though it has sent no more: that is no clean end", async () => {
+    const { server, client } = await heldWhole();
+    await server.stop(0.2);
+    client.socket.resume();
+    expect(await client.ended).toBe("ECONNRESET");
   });
 
   test("closes peers that stay at the timeout, and resets those for which bytes are held", async () => {
