@@ -83,6 +83,34 @@ describe("a short write", () => {
   });
 });
 
+describe("the memory of a large chunk", () => {
+  test("is given back as soon as the chunk is out, at once or by a drain", () => {
+    const socket = new FakeSocket();
+    const { connection } = echoing(socket);
+    const atOnce = bytes(40_000);
+    connection.onData(atOnce);
+    expect(atOnce.length).toBe(0);
+    socket.room = 30_000;
+    const later = bytes(40_000);
+    connection.onData(later);
+    expect(later.length).toBe(40_000);
+    socket.room = Infinity;
+    connection.onDrain();
+    expect(later.length).toBe(0);
+    expect(socket.bytes).toEqual(Buffer.concat([bytes(40_000), bytes(40_000)]));
+  });
+
+  test("is left alone where the chunk is a part of something, and where it is small", () => {
+    const { connection } = echoing(new FakeSocket());
+    const whole = bytes(100_000);
+    connection.onData(whole.subarray(10, 50_000));
+    expect(whole.length).toBe(100_000);
+    const small = bytes(20_000);
+    connection.onData(small);
+    expect(small.length).toBe(20_000);
+  });
+});
+
 describe("a drain", () => {
   test("with nothing pending does nothing", () => {
     const socket = new FakeSocket();
