@@ -4,7 +4,7 @@
  */
 import { readdirSync } from "node:fs";
 import { Connection, connectionEvents, type ConnectionUser } from "../net/connection.ts";
-import { asOSError, OSError } from "../net/errors.ts";
+import { asOSError, osError, type OSError } from "../net/errors.ts";
 import { descriptorLimit, setBacklog, setReceiveBuffer } from "../net/libc.ts";
 import { RingPool } from "../net/ring-buffer.ts";
 import { streamSocket } from "../net/stream-socket.ts";
@@ -233,7 +233,7 @@ async function addresses(host: string): Promise<[string, ...string[]]> {
     return [found!.address];
   } catch (error) {
     const code = String((error as { code?: unknown }).code).replace(/^DNS_/, "");
-    throw new OSError({ code, syscall: "getaddrinfo", address: host, reason: "unknown host", cause: error });
+    throw osError({ code, syscall: "getaddrinfo", address: host, reason: "unknown host", cause: error });
   }
 }
 
@@ -255,7 +255,7 @@ function listen(host: string, port: number, open: (socket: Bun.Socket<Connection
 function tune({ fd }: Listener, { backlog, receiveBuffer }: EchoOptions): void {
   if (backlog === undefined && receiveBuffer === undefined) return;
   if (fd === undefined) {
-    throw new OSError({ code: "ENOSYS", syscall: "listen", reason: "this Bun does not tell the descriptor" });
+    throw osError({ code: "ENOSYS", syscall: "listen", reason: "this Bun does not tell the descriptor" });
   }
   if (backlog !== undefined) setBacklog(fd, backlog);
   if (receiveBuffer !== undefined) setReceiveBuffer(fd, receiveBuffer);

@@ -6,7 +6,7 @@
  * Two kinds of bytes wait here. The ring holds received chunks that have not been passed on, neither taken by
  * the user nor relayed to the peer. The tail is the rest of the one piece that the user gave to write().
  */
-import { OSError } from "./errors.ts";
+import { osError } from "./errors.ts";
 import type { RingBuffer, RingPool } from "./ring-buffer.ts";
 import { closedSocket, type StreamSocket } from "./stream-socket.ts";
 
@@ -31,7 +31,10 @@ export interface ConnectionUser {
   drained(connection: Connection): void;
   /** The peer's FIN: no chunk will follow. The other direction is still open. */
   ended(connection: Connection): void;
-  /** The descriptor is gone; called once. An error when it did not end by both sides' FIN. */
+  /**
+   * The descriptor is gone; called once. An error when it did not end by both sides' FIN. What is in the ring can
+   * still be taken, now or never.
+   */
   closed(connection: Connection, error: unknown): void;
 }
 
@@ -42,7 +45,7 @@ export class Connection {
   sent = 0;
   /** Bytes that our code copied on their way; whoever copies, counts here. */
   copied = 0;
-  /** Bytes that came when we had sent our FIN already, and that nobody will see. */
+  /** Bytes that came when nobody wanted any more: behind our FIN, or after drop(). */
   dropped = 0;
   /** For how long no byte has moved, as the calls of age() saw it, in their unit. */
   quiet = 0;
@@ -60,7 +63,10 @@ export class Connection {
   #paused = false;
   #peerEnded = false;
   #finishing = false;
+  /** Our FIN is out. */
   #shut = false;
+  /** What comes is of no use any more. */
+  #dropping = false;
   #movedBefore = 0;
 
   constructor(socket: StreamSocket, user: ConnectionUser, rings: RingPool) {
@@ -170,12 +176,54 @@ export class Connection {
   }
 
   /**
+   * Offers the kernel one piece, once, and keeps nothing.
+   * @param offset where in the piece to begin
+   * @returns how many bytes the kernel took: 0 when bytes wait already, -1 when nothing can be written any more. If
+   *   it is not all, drained() will be called.
+   */
+  send(piece: Uint8Array, offset: number): number {
+    if (this.#shut || this.closed) return -1;
+    if (this.#blocked || this.#tail !== null) return 0;
+    const length = piece.length - offset;
+    if (length === 0) return 0;
+    const sent = this.#socket.write(piece, offset, length);
+    if (sent < 0) {
+      this.#broken();
+      return -1;
+    }
+    this.sent += sent;
+    this.#blocked = sent < length;
+    return sent;
+  }
+
+  /**
    * Ends gracefully: once nothing is held, sends FIN, then reads and drops until the peer's FIN, then closes.
    * What comes before our FIN is out still reaches the user. A peer that never ends is the owner's to close.
    */
   finish(): void {
     this.#finishing = true;
     this.#settle();
+  }
+
+  /**
+   * Sends FIN and goes on reading.
+   * @throws Error when a piece waits still: ask `writable` first
+   */
+  shutdown(): void {
+    if (this.#shut || this.closed) return;
+    if (!this.writable) throw new Error("shutdown: a piece is not out yet");
+    this.#shut = true;
+    this.#socket.shutdown();
+  }
+
+  /** Forgets what is in the ring, and from now on everything that comes. */
+  drop(): void {
+    this.#dropping = true;
+    const ring = this.#ring;
+    if (ring === null) return;
+    this.dropped += ring.held;
+    ring.clear();
+    this.#emptied(ring);
   }
 
   /** Closes now, without a reset unless the peer still sends. What is held is lost. */
@@ -209,7 +257,7 @@ export class Connection {
   // What the socket tells.
 
   onData(chunk: Uint8Array): void {
-    if (this.#shut) {
+    if (this.#dropping) {
       this.dropped += chunk.length;
       return;
     }
@@ -229,7 +277,7 @@ export class Connection {
   onEnd(): void {
     if (this.closed) return;
     this.#peerEnded = true;
-    if (this.#shut) return this.close();
+    if (this.#shut && this.#dropping) return this.close();
     this.#user.ended(this);
     this.#settle();
   }
@@ -245,7 +293,7 @@ export class Connection {
    * instead never hears of its end, and its descriptor leaks.
    */
   #broken(): void {
-    this.abort(new OSError({ code: "EPIPE", syscall: "send" }));
+    this.abort(osError({ code: "EPIPE", syscall: "send" }));
   }
 
   /** @returns whether the whole tail is out */
@@ -267,7 +315,7 @@ export class Connection {
     if (this.closed) return;
     // A chunk that comes in spite of the pause: the peer has reset, and Bun empties the kernel's buffer into us,
     // megabytes of it, before it says so. Nobody is there to send it to, and the ring must not take it.
-    if (this.#paused) return this.abort(new OSError({ code: "ECONNRESET", syscall: "recv" }));
+    if (this.#paused) return this.abort(osError({ code: "ECONNRESET", syscall: "recv" }));
     const ring = (this.#ring ??= this.#rings.borrow());
     ring.push(chunk, offset);
     if (ring.full && !this.#paused) {
@@ -289,9 +337,12 @@ export class Connection {
   }
 
   #settle(): void {
-    if (!this.#finishing || this.#shut || this.held > 0 || this.closed) return;
-    this.#shut = true;
-    this.#socket.shutdown();
+    if (!this.#finishing || this.held > 0 || this.closed) return;
+    this.#dropping = true;
+    if (!this.#shut) {
+      this.#shut = true;
+      this.#socket.shutdown();
+    }
     if (this.#peerEnded) this.close();
   }
 
@@ -299,14 +350,16 @@ export class Connection {
   #release(): StreamSocket {
     const socket = this.#socket;
     this.#socket = closedSocket;
-    if (this.#ring !== null) this.#rings.giveBack(this.#ring);
-    this.#ring = this.#tail = null;
+    this.#tail = null;
     return socket;
   }
 
   /** Says once that it is over: only whoever took the real socket away has something to tell. */
   #tell(socket: StreamSocket, error: unknown): void {
-    if (socket !== closedSocket) this.#user.closed(this, error);
+    if (socket === closedSocket) return;
+    this.#user.closed(this, error);
+    if (this.#ring !== null) this.#rings.giveBack(this.#ring);
+    this.#ring = null;
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * OSError: what a failed call on a socket throws. It says what was tried, on what and why it failed, and
- * carries the same as fields. It changes when what an error says changes.
+ * OSError and its family, as in Python: what a failed call on a socket throws. It says what was tried, on what and
+ * why it failed, and carries the same as fields. It changes when what an error says changes.
  */
 import { constants } from "node:os";
 import { getSystemErrorMap } from "node:util";
@@ -11,12 +11,15 @@ export interface OSErrorDetails {
   /** The call that failed: "listen". */
   syscall: string;
   /** What it was tried on: "127.0.0.1:8101". */
-  address?: string;
+  address?: string | undefined;
   /** Why, where it is known better than from the code. */
-  reason?: string;
+  reason?: string | undefined;
+  /** The number, where it is not errno(3)'s for the code. */
+  errno?: number;
   cause?: unknown;
 }
 
+/** A failed call on a socket (https://docs.python.org/3/library/exceptions.html#OSError). */
 export class OSError extends Error {
   override readonly name: string = "OSError";
   /** The error's name, as in errno(3). */
@@ -28,9 +31,10 @@ export class OSError extends Error {
   readonly syscall: string;
   readonly address: string | undefined;
 
-  constructor({ code, syscall, address, reason, cause }: OSErrorDetails) {
-    const errno = constants.errno[code as keyof typeof constants.errno] ?? 0;
-    const strerror = reason ?? getSystemErrorMap().get(-errno)?.[1] ?? "unknown error";
+  constructor(details: OSErrorDetails) {
+    const { code, syscall, address, cause } = details;
+    const errno = details.errno ?? constants.errno[code as keyof typeof constants.errno] ?? 0;
+    const strerror = details.reason ?? getSystemErrorMap().get(-errno)?.[1] ?? "unknown error";
     const on = address === undefined ? "" : ` ${address}`;
     super(`${syscall}${on}: ${strerror} (${code})`, cause === undefined ? undefined : { cause });
     this.code = code;
@@ -39,6 +43,72 @@ export class OSError extends Error {
     this.syscall = syscall;
     this.address = address;
   }
+}
+
+/** EAGAIN, EALREADY, EINPROGRESS: it cannot be done without waiting, and the socket is set not to wait. */
+export class BlockingIOError extends OSError {
+  override readonly name = "BlockingIOError";
+}
+/** What the connection errors have in common. */
+export class ConnectionError extends OSError {
+  override readonly name: string = "ConnectionError";
+}
+/** EPIPE, ESHUTDOWN: written to where nobody reads any more. */
+export class BrokenPipeError extends ConnectionError {
+  override readonly name = "BrokenPipeError";
+}
+/** ECONNABORTED. */
+export class ConnectionAbortedError extends ConnectionError {
+  override readonly name = "ConnectionAbortedError";
+}
+/** ECONNREFUSED: nobody listens there. */
+export class ConnectionRefusedError extends ConnectionError {
+  override readonly name = "ConnectionRefusedError";
+}
+/** ECONNRESET: the peer has thrown the connection away. */
+export class ConnectionResetError extends ConnectionError {
+  override readonly name = "ConnectionResetError";
+}
+/** ETIMEDOUT, from the network or from settimeout(). */
+export class TimeoutError extends OSError {
+  override readonly name = "TimeoutError";
+}
+/** EACCES, EPERM. */
+export class PermissionError extends OSError {
+  override readonly name = "PermissionError";
+}
+/** ENOENT: no such path, for AF_UNIX. */
+export class FileNotFoundError extends OSError {
+  override readonly name = "FileNotFoundError";
+}
+/** A host or a service that cannot be resolved; `code` is one of EAI_*, `errno` its number without a sign. */
+export class gaierror extends OSError {
+  override readonly name = "gaierror";
+}
+/** TLS: a handshake that failed, a certificate that is not trusted. `code` is OpenSSL's name for the reason. */
+export class SSLError extends OSError {
+  override readonly name = "SSLError";
+}
+
+const FAMILY: Record<string, new (details: OSErrorDetails) => OSError> = {
+  EAGAIN: BlockingIOError,
+  EWOULDBLOCK: BlockingIOError,
+  EALREADY: BlockingIOError,
+  EINPROGRESS: BlockingIOError,
+  EPIPE: BrokenPipeError,
+  ESHUTDOWN: BrokenPipeError,
+  ECONNABORTED: ConnectionAbortedError,
+  ECONNREFUSED: ConnectionRefusedError,
+  ECONNRESET: ConnectionResetError,
+  ETIMEDOUT: TimeoutError,
+  EACCES: PermissionError,
+  EPERM: PermissionError,
+  ENOENT: FileNotFoundError,
+};
+
+/** The member of the family that the code calls for, as Python chooses it from errno. */
+export function osError(details: OSErrorDetails): OSError {
+  return new (FAMILY[details.code] ?? OSError)(details);
 }
 
 /** The name of an error number, whichever sign it came with: 98 and -98 are "EADDRINUSE" on Linux. */
@@ -59,8 +129,12 @@ export function asOSError(error: unknown, syscall: string, address?: string): OS
       : typeof told.errno === "number"
         ? errnoName(told.errno)
         : "EUNKNOWN";
-  const details: OSErrorDetails = { code, syscall, cause: error };
-  if (address !== undefined) details.address = address;
-  if (!(code in constants.errno)) details.reason = String(told.message ?? error);
-  return new OSError(details);
+  const known = code in constants.errno;
+  return osError({
+    code,
+    syscall,
+    address,
+    cause: error,
+    ...(known ? {} : { reason: String(told.message ?? error) }),
+  });
 }

@@ -5,13 +5,26 @@
  */
 import { dlopen, ptr, read } from "bun:ffi";
 import { readFileSync } from "node:fs";
-import { errnoName, OSError } from "./errors.ts";
+import { RLIMIT_NOFILE, SO_RCVBUF, SOL_SOCKET } from "./constants.ts";
+import { errnoName, osError } from "./errors.ts";
+
+const address = ["i32", "ptr", "i32"] as const;
+const name = ["i32", "ptr", "ptr"] as const;
 
 const calls = {
-  send: { args: ["i32", "ptr", "usize", "i32"], returns: "i32" },
+  socket: { args: ["i32", "i32", "i32"], returns: "i32" },
+  socketpair: { args: ["i32", "i32", "i32", "ptr"], returns: "i32" },
+  bind: { args: address, returns: "i32" },
+  connect: { args: address, returns: "i32" },
   listen: { args: ["i32", "i32"], returns: "i32" },
+  getsockname: { args: name, returns: "i32" },
+  getpeername: { args: name, returns: "i32" },
   setsockopt: { args: ["i32", "i32", "i32", "ptr", "i32"], returns: "i32" },
   getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+  send: { args: ["i32", "ptr", "usize", "i32"], returns: "i32" },
+  sendto: { args: ["i32", "ptr", "usize", "i32", "ptr", "i32"], returns: "i32" },
+  fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
+  close: { args: ["i32"], returns: "i32" },
   isatty: { args: ["i32"], returns: "i32" },
   getrlimit: { args: ["i32", "ptr"], returns: "i32" },
 } as const;
@@ -20,24 +33,10 @@ const platforms = {
   linux: {
     libraries: ["libc.so.6", "libc.so", `libc.musl-${process.arch === "x64" ? "x86_64" : "aarch64"}.so.1`],
     errno: "__errno_location",
-    SOL_SOCKET: 1,
-    SO_RCVBUF: 8,
-    RLIMIT_NOFILE: 7,
     /** Linux reports twice what was asked for, the half being its own bookkeeping (socket(7)). */
     bufferFactor: 2,
-    /** MSG_NOSIGNAL | MSG_DONTWAIT (send(2)). */
-    sendFlags: 0x4000 | 0x40,
   },
-  darwin: {
-    libraries: ["libSystem.B.dylib"],
-    errno: "__error",
-    SOL_SOCKET: 0xffff,
-    SO_RCVBUF: 0x1002,
-    RLIMIT_NOFILE: 8,
-    bufferFactor: 1,
-    /** There is no MSG_NOSIGNAL: send(2) is left to Bun. */
-    sendFlags: undefined,
-  },
+  darwin: { libraries: ["libSystem.B.dylib"], errno: "__error", bufferFactor: 1 },
 } as const;
 
 function load() {
@@ -60,16 +59,22 @@ export const libc = load();
 
 export type Libc = NonNullable<typeof libc>;
 
-function requireLibc(syscall: string): Libc {
+/** @throws OSError ENOSYS, which names the call, where the C library is not to be had */
+export function requireLibc(syscall: string): Libc {
   if (libc !== undefined) return libc;
   const reason = `bun:ffi finds no C library with ${syscall}(2) on ${process.platform}`;
-  throw new OSError({ code: "ENOSYS", syscall, reason });
+  throw osError({ code: "ENOSYS", syscall, reason });
+}
+
+/** What the last failed call left in errno(3), by its name. No other call may come between. */
+export function lastError(c: Libc): string {
+  const at = c.errnoLocation();
+  return at === null ? "EUNKNOWN" : errnoName(read.i32(at, 0));
 }
 
 /** Throws what the last failed call left in errno(3). No other call may come between. */
-function fail(c: Libc, syscall: string, address: string): never {
-  const at = c.errnoLocation();
-  throw new OSError({ code: at === null ? "EUNKNOWN" : errnoName(read.i32(at, 0)), syscall, address });
+export function fail(c: Libc, syscall: string, address?: string): never {
+  throw osError({ code: lastError(c), syscall, address });
 }
 
 /** A number that Linux shows below /proc/sys, or undefined: another platform, or a kernel without it. */
@@ -92,7 +97,7 @@ export function setBacklog(fd: number, backlog: number): void {
   const address = `backlog ${backlog}`;
   if (backlog > most) {
     const reason = `the kernel allows ${most} at most (net.core.somaxconn)`;
-    throw new OSError({ code: "EINVAL", syscall: "listen", address, reason });
+    throw osError({ code: "EINVAL", syscall: "listen", address, reason });
   }
   if (c.listen(fd, backlog) !== 0) fail(c, "listen", address);
 }
@@ -107,13 +112,12 @@ export function setReceiveBuffer(fd: number, bytes: number): void {
   const value = new Int32Array([bytes]);
   const size = new Int32Array([4]);
   const address = `SO_RCVBUF ${bytes}`;
-  if (c.setsockopt(fd, c.SOL_SOCKET, c.SO_RCVBUF, ptr(value), 4) !== 0) fail(c, "setsockopt", address);
-  if (c.getsockopt(fd, c.SOL_SOCKET, c.SO_RCVBUF, ptr(value), ptr(size)) !== 0)
-    fail(c, "getsockopt", address);
+  if (c.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, ptr(value), 4) !== 0) fail(c, "setsockopt", address);
+  if (c.getsockopt(fd, SOL_SOCKET, SO_RCVBUF, ptr(value), ptr(size)) !== 0) fail(c, "getsockopt", address);
   const granted = value[0]! / c.bufferFactor;
   if (granted >= bytes) return;
   const reason = `the kernel allows ${granted} bytes at most (net.core.rmem_max)`;
-  throw new OSError({ code: "EINVAL", syscall: "setsockopt", address, reason });
+  throw osError({ code: "EINVAL", syscall: "setsockopt", address, reason });
 }
 
 /**
@@ -123,7 +127,7 @@ export function setReceiveBuffer(fd: number, bytes: number): void {
 export function descriptorLimit(): number | undefined {
   if (libc === undefined) return undefined;
   const limit = new BigUint64Array(2);
-  if (libc.getrlimit(libc.RLIMIT_NOFILE, ptr(limit)) !== 0) fail(libc, "getrlimit", "RLIMIT_NOFILE");
+  if (libc.getrlimit(RLIMIT_NOFILE, ptr(limit)) !== 0) fail(libc, "getrlimit", "RLIMIT_NOFILE");
   return Number(limit[0]);
 }
 

@@ -4,6 +4,7 @@
  * another socket.
  */
 import { ptr } from "bun:ffi";
+import { MSG_DONTWAIT, MSG_NOSIGNAL } from "./constants.ts";
 import { libc, type Libc } from "./libc.ts";
 
 export interface StreamSocket {
@@ -43,9 +44,12 @@ const SEND_MAX = 16_384;
 /** The descriptor is there, and Bun's types lack it. */
 type BunSocket = Bun.Socket<unknown> & { readonly fd?: number };
 
+/** macOS has no MSG_NOSIGNAL: there send(2) is left to Bun. */
+export const canSend = libc !== undefined && MSG_NOSIGNAL !== undefined;
+
 /** Only called by the socket that is made where it is to be had. */
 const send = libc?.send as Libc["send"];
-const SEND_FLAGS = libc?.sendFlags ?? 0;
+const SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT;
 
 /**
  * A plain socket that writes small messages by send(2) itself, which costs less CPU a message than Bun's write.
@@ -97,6 +101,6 @@ class SendSocket implements StreamSocket {
 /** The socket for a plain connection that Bun has just opened: the one over send(2) where that is to be had. */
 export function streamSocket(socket: BunSocket): StreamSocket {
   const fd = socket.fd;
-  const direct = libc?.sendFlags !== undefined && fd !== undefined && fd >= 0;
+  const direct = canSend && fd !== undefined && fd >= 0;
   return direct ? new SendSocket(socket, fd) : socket;
 }

@@ -1,0 +1,230 @@
+/**
+ * Addresses: Python's forms, the kernel's sockaddr, and text, each from the other. No name is looked up here. It
+ * changes when a family is added or a form changes.
+ */
+import { AF_INET, AF_INET6, AF_UNIX, type AddressFamily } from "./constants.ts";
+import { OSError } from "./errors.ts";
+
+export type InetAddress = [host: string, port: number];
+export type Inet6Address = [host: string, port: number, flowinfo: number, scopeid: number];
+/** What a call gives back as an address of the family. */
+export type Address<F extends AddressFamily> = F extends AF_INET
+  ? InetAddress
+  : F extends AF_INET6
+    ? Inet6Address
+    : string;
+/** What a call takes as an address of the family. */
+export type AddressLike<F extends AddressFamily> = F extends AF_INET
+  ? readonly [host: string, port: number]
+  : F extends AF_INET6
+    ? readonly [host: string, port: number, flowinfo?: number, scopeid?: number]
+    : string;
+export type AnyAddress = InetAddress | Inet6Address | string;
+export type AnyAddressLike = AddressLike<AF_INET> | AddressLike<AF_INET6> | string;
+
+const darwin = process.platform === "darwin";
+/** sun_path's size (unix(7)); macOS has 104. */
+const UNIX_PATH_MAX = darwin ? 104 : 108;
+export const SOCKADDR_MAX = 128;
+
+/** An address as a person reads it: host:port, [host]:port, or the path. */
+export function addressText(address: AnyAddressLike): string {
+  if (typeof address === "string") return address.replaceAll("\0", "@");
+  const [host, port] = address;
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/**
+ * Refuses what is no address of the family, before any system call.
+ * @throws TypeError for the wrong form; RangeError for a port outside 0..65535
+ */
+export function checkAddress(
+  family: AddressFamily,
+  address: unknown,
+  syscall: string,
+): asserts address is AnyAddressLike {
+  if (family === AF_UNIX) {
+    if (typeof address !== "string")
+      throw new TypeError(`${syscall}: an AF_UNIX address is a path, not ${typeof address}`);
+    return;
+  }
+  const form = family === AF_INET ? "[host, port]" : "[host, port, flowinfo, scopeid]";
+  const most = family === AF_INET ? 2 : 4;
+  if (
+    !Array.isArray(address) ||
+    address.length < 2 ||
+    address.length > most ||
+    typeof address[0] !== "string"
+  ) {
+    throw new TypeError(`${syscall}: an address of this family is ${form}`);
+  }
+  for (const number of address.slice(1)) {
+    if (typeof number !== "number") throw new TypeError(`${syscall}: an address of this family is ${form}`);
+  }
+  checkPort(address[1] as number, syscall);
+}
+
+/** @throws RangeError outside 0..65535 */
+export function checkPort(port: number, syscall: string): void {
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) {
+    throw new RangeError(`${syscall}: a port is a whole number from 0 to 65535, not ${port}`);
+  }
+}
+
+/**
+ * The kernel's form (ip(7), ipv6(7), unix(7)); the host is a literal already.
+ * @throws OSError for a path that is too long
+ */
+export function encodeAddress(family: AddressFamily, address: AnyAddressLike): Uint8Array {
+  if (family === AF_UNIX) {
+    const path = Buffer.from(address as string);
+    // An abstract name (Linux) begins with a zero byte and has no zero at its end.
+    const length = path[0] === 0 ? path.length : path.length + 1;
+    if (length > UNIX_PATH_MAX) {
+      const reason = `a path has at most ${UNIX_PATH_MAX - 1} bytes`;
+      throw new OSError({ code: "ENAMETOOLONG", syscall: "bind", address: addressText(address), reason });
+    }
+    return start(family, path.length === 0 ? 2 : 2 + length, (bytes) => bytes.set(path, 2));
+  }
+  const [host, port, flowinfo = 0, scopeid = 0] = address as AddressLike<AF_INET6>;
+  if (family === AF_INET) {
+    return start(family, 16, (bytes, view) => {
+      view.setUint16(2, port);
+      bytes.set(inet_aton(host), 4);
+    });
+  }
+  return start(family, 28, (bytes, view) => {
+    view.setUint16(2, port);
+    view.setUint32(4, flowinfo);
+    bytes.set(inet_pton(AF_INET6, host), 8);
+    view.setUint32(24, scopeid, true);
+  });
+}
+
+function start(family: number, size: number, fill: (bytes: Uint8Array, view: DataView) => void): Uint8Array {
+  const bytes = new Uint8Array(size);
+  const view = new DataView(bytes.buffer);
+  if (darwin) bytes.set([size, family]);
+  else view.setUint16(0, family, true);
+  fill(bytes, view);
+  return bytes;
+}
+
+/** Python's form of what the kernel tells. */
+export function decodeAddress(bytes: Uint8Array): AnyAddress {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const family = bytes.length < 2 ? AF_UNIX : darwin ? view.getUint8(1) : view.getUint16(0, true);
+  if (family === AF_INET) return [inet_ntop(AF_INET, bytes.subarray(4, 8)), view.getUint16(2)];
+  if (family === AF_INET6) {
+    const host = inet_ntop(AF_INET6, bytes.subarray(8, 24));
+    return [host, view.getUint16(2), view.getUint32(4), view.getUint32(24, true)];
+  }
+  const path = Buffer.from(bytes.subarray(2));
+  const end = path[0] === 0 ? path.length : path.indexOf(0);
+  return path.toString("utf8", 0, end < 0 ? path.length : end);
+}
+
+const illegal = (call: string, text: unknown): OSError =>
+  new OSError({
+    code: "EINVAL",
+    syscall: call,
+    address: JSON.stringify(text),
+    reason: "illegal IP address string",
+  });
+
+/** A part of an IPv4 address as inet_aton(3) reads it: decimal, octal after 0, hexadecimal after 0x. */
+function partValue(part: string): number {
+  if (/^0x[\da-f]+$/i.test(part)) return Number.parseInt(part, 16);
+  if (/^0[0-7]*$/.test(part)) return Number.parseInt(part, 8);
+  return /^[1-9]\d*$/.test(part) ? Number(part) : NaN;
+}
+
+/**
+ * The 4 bytes of an IPv4 address, in any form of inet_aton(3): "127.1" and "0x7f000001" too.
+ * https://docs.python.org/3/library/socket.html#socket.inet_aton
+ * @throws OSError for any other text
+ */
+export function inet_aton(ip_string: string): Uint8Array {
+  const parts = ip_string.split(".").map(partValue);
+  const last = parts.pop()!;
+  const whole = last < 256 ** (4 - parts.length);
+  if (parts.length > 3 || !whole || !parts.every((part) => part <= 255))
+    throw illegal("inet_aton", ip_string);
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setUint32(0, last);
+  bytes.set(parts);
+  return bytes;
+}
+
+/**
+ * "127.0.0.1" for the 4 bytes. https://docs.python.org/3/library/socket.html#socket.inet_ntoa
+ * @throws OSError for another number of bytes
+ */
+export function inet_ntoa(packed_ip: Uint8Array): string {
+  return inet_ntop(AF_INET, packed_ip);
+}
+
+/**
+ * The bytes of an IPv4 (4) or IPv6 (16) address in its standard form.
+ * https://docs.python.org/3/library/socket.html#socket.inet_pton
+ * @throws OSError for any other text, and for another family
+ */
+export function inet_pton(address_family: AddressFamily, ip_string: string): Uint8Array {
+  if (address_family === AF_INET) {
+    if (!/^(0|[1-9]\d{0,2})(\.(0|[1-9]\d{0,2})){3}$/.test(ip_string)) throw illegal("inet_pton", ip_string);
+    return inet_aton(ip_string);
+  }
+  if (address_family !== AF_INET6) throw unknownFamily("inet_pton");
+  // An IPv4 tail stands for the last two groups.
+  const text = ip_string.replace(/(?<=:)\d+\.\d+\.\d+\.\d+$/, (v4) => {
+    const [a, b, c, d] = inet_pton(AF_INET, v4) as unknown as [number, number, number, number];
+    return `${((a << 8) | b).toString(16)}:${((c << 8) | d).toString(16)}`;
+  });
+  const halves = text.split("::");
+  const groups = (half: string | undefined): string[] => (half ? half.split(":") : []);
+  const [head, tail] = [groups(halves[0]), groups(halves[1])];
+  const missing = 8 - head.length - tail.length;
+  const all = [...head, ...new Array<string>(Math.max(0, missing)).fill("0"), ...tail];
+  const shaped = halves.length === 1 ? missing === 0 : halves.length === 2 && missing >= 1;
+  if (!shaped || !all.every((group) => /^[\da-f]{1,4}$/i.test(group))) throw illegal("inet_pton", ip_string);
+  const bytes = new Uint8Array(16);
+  const view = new DataView(bytes.buffer);
+  for (const [i, group] of all.entries()) view.setUint16(i * 2, Number.parseInt(group, 16));
+  return bytes;
+}
+
+/**
+ * The standard text of an IPv4 (4 bytes) or IPv6 (16 bytes) address; IPv6 by RFC 5952, as glibc writes it.
+ * https://docs.python.org/3/library/socket.html#socket.inet_ntop
+ * @throws OSError for another number of bytes or another family
+ */
+export function inet_ntop(address_family: AddressFamily, packed_ip: Uint8Array): string {
+  const size = address_family === AF_INET ? 4 : address_family === AF_INET6 ? 16 : undefined;
+  if (size === undefined) throw unknownFamily("inet_ntop");
+  if (packed_ip.length !== size) {
+    const reason = `an address of this family has ${size} bytes, not ${packed_ip.length}`;
+    throw new OSError({ code: "EINVAL", syscall: "inet_ntop", reason });
+  }
+  if (size === 4) return packed_ip.join(".");
+  const view = new DataView(packed_ip.buffer, packed_ip.byteOffset, 16);
+  const groups = Array.from({ length: 8 }, (_, i) => view.getUint16(i * 2).toString(16));
+  const v4 = packed_ip.subarray(12).join(".");
+  if (groups.slice(0, 6).every((group) => group === "0") && groups[6] !== "0") return `::${v4}`;
+  if (groups.slice(0, 5).every((group) => group === "0") && groups[5] === "ffff") return `::ffff:${v4}`;
+  // The first longest run of zero groups, two at least, becomes "::".
+  let [from, length] = [-1, 1];
+  for (let i = 0, run = 0; i < 8; i++) {
+    run = groups[i] === "0" ? run + 1 : 0;
+    if (run > length) [from, length] = [i - run + 1, run];
+  }
+  if (from < 0) return groups.join(":");
+  return `${groups.slice(0, from).join(":")}::${groups.slice(from + length).join(":")}`;
+}
+
+function unknownFamily(call: string): OSError {
+  return new OSError({
+    code: "EAFNOSUPPORT",
+    syscall: call,
+    reason: "the family is neither AF_INET nor AF_INET6",
+  });
+}

@@ -1,0 +1,148 @@
+/**
+ * A call that waits: settled with its value, with an error, by its deadline or by its signal, exactly once. It
+ * changes when there is another way to stop waiting.
+ *
+ * All deadlines share one timer. It is armed for the earliest; a deadline that was met stays in the set until the
+ * timer comes by, so that a recv that is answered at once costs no timer.
+ */
+import { osError } from "./errors.ts";
+
+interface Deadlined {
+  /** In performance.now()'s milliseconds; Infinity once it does not matter any more. */
+  deadline: number;
+  expire(): void;
+}
+
+const waiting = new Set<Deadlined>();
+let timer: Timer | undefined;
+let armedFor = Infinity;
+
+function watch(target: Deadlined): void {
+  waiting.add(target);
+  if (target.deadline < armedFor) arm(target.deadline);
+}
+
+function arm(when: number): void {
+  clearTimeout(timer);
+  armedFor = when;
+  if (when === Infinity) return;
+  // A timer of more than 24.8 days would fire at once.
+  timer = setTimeout(sweep, Math.min(Math.max(0, Math.ceil(when - performance.now())), 2 ** 31 - 1));
+  // What waits has a socket, and that is what keeps the process alive.
+  timer.unref();
+}
+
+function sweep(): void {
+  const now = performance.now();
+  let next = Infinity;
+  armedFor = Infinity;
+  for (const target of waiting) {
+    if (target.deadline <= now) {
+      waiting.delete(target);
+      target.expire();
+    } else if (target.deadline === Infinity) waiting.delete(target);
+    else next = Math.min(next, target.deadline);
+  }
+  if (next < armedFor) arm(next);
+}
+
+/** Calls back once, at a time that can be moved or called off. */
+export class Alarm implements Deadlined {
+  deadline = Infinity;
+  readonly #ring: () => void;
+
+  constructor(ring: () => void) {
+    this.#ring = ring;
+  }
+
+  /** @param ms from now on */
+  set(ms: number): void {
+    this.deadline = performance.now() + ms;
+    watch(this);
+  }
+
+  clear(): void {
+    this.deadline = Infinity;
+  }
+
+  expire(): void {
+    this.deadline = Infinity;
+    this.#ring();
+  }
+}
+
+/** What an aborted call is rejected with: the signal's own reason, an AbortError unless somebody gave another. */
+export function abortReason(signal: AbortSignal): Error {
+  const { reason } = signal;
+  return reason instanceof Error ? reason : new DOMException(String(reason), "AbortError");
+}
+
+/** One pending call. It can be used again when it is settled. */
+export class Waiter<T> implements Deadlined {
+  deadline = Infinity;
+  readonly #call: string;
+  #resolve: ((value: T) => void) | null = null;
+  #reject: ((error: unknown) => void) | null = null;
+  #signal: AbortSignal | undefined;
+
+  /** @param call what waits, for the error of the deadline: "recv" */
+  constructor(call: string) {
+    this.#call = call;
+  }
+
+  get waiting(): boolean {
+    return this.#resolve !== null;
+  }
+
+  /** Made once, so that waiting again allocates a promise and nothing else. */
+  readonly #keep = (resolve: (value: T) => void, reject: (error: unknown) => void): void => {
+    this.#resolve = resolve;
+    this.#reject = reject;
+  };
+
+  /**
+   * @param timeout milliseconds; null waits for ever
+   * @param signal not aborted yet
+   */
+  wait(timeout: number | null, signal?: AbortSignal): Promise<T> {
+    const promise = new Promise<T>(this.#keep);
+    if (timeout !== null) {
+      this.deadline = performance.now() + timeout;
+      watch(this);
+    }
+    if (signal !== undefined) {
+      this.#signal = signal;
+      signal.addEventListener("abort", this);
+    }
+    return promise;
+  }
+
+  resolve(value: T): void {
+    const resolve = this.#resolve;
+    this.#settle();
+    resolve?.(value);
+  }
+
+  reject(error: unknown): void {
+    const reject = this.#reject;
+    this.#settle();
+    reject?.(error);
+  }
+
+  expire(): void {
+    this.reject(osError({ code: "ETIMEDOUT", syscall: this.#call, reason: "timed out" }));
+  }
+
+  /** The signal's abort event. */
+  handleEvent(): void {
+    this.reject(abortReason(this.#signal!));
+  }
+
+  #settle(): void {
+    this.#resolve = this.#reject = null;
+    this.deadline = Infinity;
+    if (this.#signal === undefined) return;
+    this.#signal.removeEventListener("abort", this);
+    this.#signal = undefined;
+  }
+}
