@@ -19,6 +19,13 @@ export interface OSErrorDetails {
   cause?: unknown;
 }
 
+/** What Bun's own table lacks. */
+const TEXTS: Record<string, string> = {
+  EINPROGRESS: "operation now in progress",
+  ENETDOWN: "network is down",
+  ENOSYS: "function not implemented",
+};
+
 /** A failed call on a socket (https://docs.python.org/3/library/exceptions.html#OSError). */
 export class OSError extends Error {
   override readonly name: string = "OSError";
@@ -34,7 +41,7 @@ export class OSError extends Error {
   constructor(details: OSErrorDetails) {
     const { code, syscall, address, cause } = details;
     const errno = details.errno ?? constants.errno[code as keyof typeof constants.errno] ?? 0;
-    const strerror = details.reason ?? getSystemErrorMap().get(-errno)?.[1] ?? "unknown error";
+    const strerror = details.reason ?? getSystemErrorMap().get(-errno)?.[1] ?? TEXTS[code] ?? "unknown error";
     const on = address === undefined ? "" : ` ${address}`;
     super(`${syscall}${on}: ${strerror} (${code})`, cause === undefined ? undefined : { cause });
     this.code = code;
@@ -111,10 +118,12 @@ export function osError(details: OSErrorDetails): OSError {
   return new (FAMILY[details.code] ?? OSError)(details);
 }
 
+/** Of two names for one number, the first in Node's table is errno(3)'s own: EAGAIN, not EWOULDBLOCK. */
+const NAMES = new Map<number, string>();
+for (const [name, errno] of Object.entries(constants.errno)) if (!NAMES.has(errno)) NAMES.set(errno, name);
+
 /** The name of an error number, whichever sign it came with: 98 and -98 are "EADDRINUSE" on Linux. */
-export function errnoName(errno: number): string {
-  return getSystemErrorMap().get(-Math.abs(errno))?.[0] ?? `E${Math.abs(errno)}`;
-}
+export const errnoName = (errno: number): string => NAMES.get(Math.abs(errno)) ?? `E${Math.abs(errno)}`;
 
 /**
  * Bun's error, which may lack a code, may carry a negative errno and names the address only now and then, as
@@ -138,3 +147,20 @@ export function asOSError(error: unknown, syscall: string, address?: string): OS
     ...(known ? {} : { reason: String(told.message ?? error) }),
   });
 }
+
+// What more than one room says.
+
+/** A call on a socket that is closed, or that was closed while it waited. */
+export const closedError = (syscall: string): OSError =>
+  osError({ code: "EBADF", syscall, reason: "the socket is closed" });
+
+export const busyError = (syscall: string): OSError =>
+  osError({
+    code: "EBUSY",
+    syscall,
+    reason: `another ${syscall} waits on this socket already; await it first`,
+  });
+
+/** For a socket that is set not to wait. */
+export const wouldBlock = (syscall: string, what: string): OSError =>
+  osError({ code: "EAGAIN", syscall, reason: `${what}, and the socket does not wait` });

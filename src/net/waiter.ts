@@ -146,3 +146,21 @@ export class Waiter<T> implements Deadlined {
     this.#signal = undefined;
   }
 }
+
+/** What a promise gives, or the deadline's or the signal's error, whichever comes first. */
+export function within<T>(
+  call: string,
+  promise: Promise<T>,
+  timeout: number | null,
+  signal?: AbortSignal,
+): Promise<T> {
+  if (signal?.aborted) return Promise.reject(abortReason(signal));
+  if (timeout === null && signal === undefined) return promise;
+  const waiter = new Waiter<T>(call);
+  const result = waiter.wait(timeout, signal);
+  promise.then(
+    (value) => waiter.resolve(value),
+    (error: unknown) => waiter.reject(error),
+  );
+  return result;
+}

@@ -1,0 +1,168 @@
+/**
+ * A datagram socket that is awaited: what has come waits in a queue of bounded size, as it would in the kernel, and
+ * what does not fit is dropped, as the kernel would. It changes when that queue's rules do.
+ */
+import { ptr } from "bun:ffi";
+import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from "./address.ts";
+import { AF_INET6, MSG_DONTWAIT, MSG_NOSIGNAL, type AddressFamily } from "./constants.ts";
+import { closeDescriptor } from "./descriptor.ts";
+import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
+import { lastError, requireLibc } from "./libc.ts";
+import { turn } from "./stream.ts";
+import { abortReason, Waiter } from "./waiter.ts";
+
+/** What may wait: the kernel's own default for a datagram socket (net.core.rmem_default), and as many datagrams. */
+const MAX_BYTES = 212_992;
+const MAX_DATAGRAMS = 4096;
+/** How soon a send is tried again that the kernel had no room for. */
+const RETRY_MS = 1;
+
+export type Datagram = [bytes: Buffer, address: AnyAddress];
+
+interface BunUdpSocket {
+  close(): void;
+}
+
+export class DatagramSocket {
+  readonly #fd: number;
+  readonly #family: AddressFamily;
+  #bun: BunUdpSocket | undefined;
+  readonly #queue: Datagram[] = [];
+  #bytes = 0;
+  readonly #reader = new Waiter<Datagram>("recv");
+  #error: OSError | undefined;
+  #closed = false;
+  /** Datagrams that came and found no place. */
+  dropped = 0;
+
+  constructor(fd: number, family: AddressFamily) {
+    this.#fd = fd;
+    this.#family = family;
+  }
+
+  /** Whether Bun has the descriptor. */
+  get adopted(): boolean {
+    return this.#bun !== undefined;
+  }
+
+  /**
+   * The next datagram, whole.
+   * @param timeout milliseconds; null waits for ever, 0 does not wait
+   */
+  async recv(timeout: number | null, signal?: AbortSignal): Promise<Datagram> {
+    if (signal?.aborted) throw abortReason(signal);
+    if (this.#reader.waiting) throw busyError("recv");
+    this.#adopt();
+    if (timeout === 0 && this.#queue.length === 0) await turn();
+    const first = this.#queue.shift();
+    if (first !== undefined) {
+      this.#bytes -= first[0].length;
+      return first;
+    }
+    if (this.#error !== undefined) {
+      const error = this.#error;
+      this.#error = undefined;
+      throw error;
+    }
+    if (this.#closed) throw closedError("recv");
+    if (timeout === 0) {
+      throw osError({
+        code: "EAGAIN",
+        syscall: "recv",
+        reason: "nothing is there, and the socket does not wait",
+      });
+    }
+    return this.#reader.wait(timeout, signal);
+  }
+
+  /**
+   * Sends one datagram (sendto(2)).
+   * @param address a literal one; undefined goes to the connected peer
+   * @returns how many bytes it had
+   * @throws OSError EMSGSIZE, EDESTADDRREQ, ECONNREFUSED from an earlier one, …
+   */
+  async send(
+    bytes: Uint8Array,
+    address: AnyAddressLike | undefined,
+    timeout: number | null,
+    signal?: AbortSignal,
+  ): Promise<number> {
+    const c = requireLibc("sendto");
+    const to = address === undefined ? undefined : encodeAddress(this.#family, address);
+    const at = to === undefined ? null : ptr(to);
+    const deadline = timeout === null ? Infinity : performance.now() + timeout;
+    for (;;) {
+      if (signal?.aborted) throw abortReason(signal);
+      if (this.#closed) throw closedError("sendto");
+      const from = bytes.length === 0 ? null : ptr(bytes);
+      const sent = c.sendto(
+        this.#fd,
+        from,
+        bytes.length,
+        MSG_DONTWAIT | (MSG_NOSIGNAL ?? 0),
+        at,
+        to?.length ?? 0,
+      );
+      if (sent >= 0) return sent;
+      const code = lastError(c);
+      const on = address === undefined ? undefined : addressText(address);
+      if (code !== "EAGAIN" && code !== "ENOBUFS") throw osError({ code, syscall: "sendto", address: on });
+      if (timeout === 0) throw wouldBlock("sendto", "the kernel has no room");
+      if (performance.now() >= deadline)
+        throw osError({ code: "ETIMEDOUT", syscall: "sendto", reason: "timed out" });
+      await Bun.sleep(RETRY_MS);
+    }
+  }
+
+  /** Ends a pending recv with an error; what has come is forgotten. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#queue.length = 0;
+    if (this.#bun === undefined) closeDescriptor(this.#fd);
+    else this.#bun.close();
+    this.#reader.reject(closedError("recv"));
+  }
+
+  /** Until the first recv, datagrams wait in the kernel. */
+  #adopt(): void {
+    if (this.#bun !== undefined || this.#closed) return;
+    const options = {
+      fd: this.#fd,
+      socket: {
+        data: (_: unknown, bytes: Buffer, port: number, host: string) => this.#received(bytes, port, host),
+        error: (_: unknown, error: unknown) => this.#failed(asOSError(error, "recv")),
+      },
+    };
+    const opened = Bun.udpSocket(options as unknown as Bun.udp.SocketOptions<"buffer">);
+    // With a descriptor it is there at once.
+    const socket = Bun.peek(opened);
+    if (socket instanceof Promise) {
+      opened.catch(() => undefined);
+      throw osError({
+        code: "ENOTSUP",
+        syscall: "recv",
+        reason: "this Bun does not adopt a datagram descriptor",
+      });
+    }
+    this.#bun = socket;
+  }
+
+  #received(bytes: Buffer, port: number, host: string): void {
+    const [literal, scope] = host.split("%") as [string, string?];
+    const address: AnyAddress =
+      this.#family === AF_INET6 ? [literal, port, 0, Number(scope ?? 0) || 0] : [literal, port];
+    if (this.#reader.waiting) return this.#reader.resolve([bytes, address]);
+    if (this.#queue.length >= MAX_DATAGRAMS || this.#bytes + bytes.length > MAX_BYTES) {
+      this.dropped++;
+      return;
+    }
+    this.#queue.push([bytes, address]);
+    this.#bytes += bytes.length;
+  }
+
+  #failed(error: OSError): void {
+    if (this.#reader.waiting) this.#reader.reject(error);
+    else this.#error = error;
+  }
+}

@@ -1,0 +1,157 @@
+/**
+ * A listening socket that is awaited: connections wait in a queue of bounded length until accept takes them. It
+ * changes when that queue's rules do. Bun accepts at once whatever comes, and cannot be told to stop, so that the
+ * bound is kept here: what comes beyond it is reset.
+ */
+import { connectionEvents, type Connection } from "./connection.ts";
+import { closeDescriptor, descriptorName } from "./descriptor.ts";
+import { asOSError, closedError, osError, wouldBlock } from "./errors.ts";
+import { fail, requireLibc } from "./libc.ts";
+import { Stream, turn, type TLS } from "./stream.ts";
+import { abortReason, Alarm, Waiter } from "./waiter.ts";
+
+/** A client that does not finish its TLS handshake in this time is reset. */
+const HANDSHAKE_MS = 10_000;
+/** How many accept() calls may wait on one listener. */
+const MAX_ACCEPTS = 1024;
+
+type ListeningSocket = Bun.TCPSocketListener<Connection>;
+
+export class Listener {
+  readonly #listener: ListeningSocket;
+  #backlog = 1;
+  readonly #queue: Stream[] = [];
+  /** Connections whose TLS handshake is not done: they take a place in the queue, too. */
+  #handshakes = 0;
+  #accepts: Waiter<Stream>[] = [];
+  #closed = false;
+
+  /**
+   * @param fd bound (a TCP one that is not gets a port from the kernel)
+   * @param backlog from 0 on; at least one connection can wait
+   * @throws OSError; the descriptor is closed then
+   */
+  constructor(fd: number, backlog: number, tls?: TLS) {
+    const options = {
+      fd,
+      allowHalfOpen: true,
+      ...(tls === undefined ? {} : { tls }),
+      socket: tls === undefined ? this.#plainEvents() : this.#tlsEvents(),
+    };
+    try {
+      this.#listener = Bun.listen(options as unknown as Bun.TCPSocketListenOptions<Connection>);
+    } catch (error) {
+      closeDescriptor(fd);
+      throw asOSError(error, "listen");
+    }
+    this.setBacklog(fd, backlog);
+  }
+
+  /** listen() again, with another bound: what waits already stays. @throws OSError */
+  setBacklog(fd: number, backlog: number): void {
+    const c = requireLibc("listen");
+    if (c.listen(fd, backlog) !== 0) fail(c, "listen", `backlog ${backlog}`);
+    this.#backlog = Math.max(1, backlog);
+  }
+
+  /** @param timeout milliseconds; null waits for ever, 0 does not wait */
+  async accept(timeout: number | null, signal?: AbortSignal): Promise<Stream> {
+    if (signal?.aborted) throw abortReason(signal);
+    if (timeout === 0 && this.#queue.length === 0) await turn();
+    const waiting = this.#queue.shift();
+    if (waiting !== undefined) return waiting;
+    if (this.#closed) throw closedError("accept");
+    if (timeout === 0) throw wouldBlock("accept", "no connection waits");
+    this.#accepts = this.#accepts.filter((waiter) => waiter.waiting);
+    if (this.#accepts.length >= MAX_ACCEPTS) {
+      throw osError({
+        code: "ENOBUFS",
+        syscall: "accept",
+        reason: `${MAX_ACCEPTS} calls wait already to accept`,
+      });
+    }
+    const waiter = new Waiter<Stream>("accept");
+    this.#accepts.push(waiter);
+    return waiter.wait(timeout, signal);
+  }
+
+  /** Frees the port at once, ends pending accepts with an error, and resets the connections that wait. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#listener.stop(false);
+    for (const stream of this.#queue.splice(0)) stream.abort();
+    for (const waiter of this.#accepts.splice(0)) waiter.reject(closedError("accept"));
+  }
+
+  get #full(): boolean {
+    return this.#closed || this.#queue.length + this.#handshakes >= this.#backlog + this.#pendingAccepts;
+  }
+
+  get #pendingAccepts(): number {
+    let pending = 0;
+    for (const { waiting } of this.#accepts) pending += Number(waiting);
+    return pending;
+  }
+
+  #plainEvents() {
+    return {
+      ...connectionEvents,
+      open: (socket: Bun.Socket<Connection>): void => {
+        if (this.#full) socket.terminate();
+        else this.#give(named(new Stream(socket, true)));
+      },
+    };
+  }
+
+  #tlsEvents() {
+    // Only connections in their handshake are in here.
+    const shaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
+    const done = (socket: Bun.Socket<Connection>): Stream | undefined => {
+      const entry = shaking.get(socket);
+      if (entry === undefined) return undefined;
+      shaking.delete(socket);
+      entry.alarm.clear();
+      this.#handshakes--;
+      return entry.stream;
+    };
+    return {
+      ...connectionEvents,
+      open: (socket: Bun.Socket<Connection>): void => {
+        if (this.#full) return void socket.terminate();
+        const stream = named(new Stream(socket, false));
+        const alarm = new Alarm(() => stream.abort());
+        alarm.set(HANDSHAKE_MS);
+        shaking.set(socket, { stream, alarm });
+        this.#handshakes++;
+      },
+      handshake: (socket: Bun.Socket<Connection>, success: boolean): void => {
+        const stream = done(socket);
+        // A client that fails its handshake is no connection that anybody could accept.
+        if (!success || this.#closed) stream?.abort();
+        else if (stream !== undefined) this.#give(stream);
+      },
+      close: (socket: Bun.Socket<Connection>, error?: Error): void => {
+        done(socket);
+        connectionEvents.close(socket, error);
+      },
+    };
+  }
+
+  #give(stream: Stream): void {
+    for (let waiter = this.#accepts.shift(); waiter !== undefined; waiter = this.#accepts.shift()) {
+      if (waiter.waiting) return waiter.resolve(stream);
+    }
+    this.#queue.push(stream);
+  }
+}
+
+/** The peer's address is asked for at once: when it has reset, the kernel does not know it any more. */
+function named(stream: Stream): Stream {
+  try {
+    stream.peer = descriptorName(stream.fd, "getpeername");
+  } catch {
+    // It has reset already. accept() still gives the connection, whose recv tells the reset.
+  }
+  return stream;
+}

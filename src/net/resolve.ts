@@ -1,0 +1,136 @@
+/**
+ * Names to addresses: getaddrinfo. It changes when what can be asked does. Bun looks the name up; numbers and the
+ * order of the answers are Python's.
+ */
+import { inet_pton, type Inet6Address, type InetAddress } from "./address.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  EAI_AGAIN,
+  EAI_FAIL,
+  EAI_FAMILY,
+  EAI_NONAME,
+  EAI_SERVICE,
+  EAI_SOCKTYPE,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+  SOCK_DGRAM,
+  SOCK_STREAM,
+  type AddressFamily,
+} from "./constants.ts";
+import { gaierror } from "./errors.ts";
+
+/** One answer: what socket() and connect() take. */
+export type AddressInfo = [
+  family: AF_INET | AF_INET6,
+  type: number,
+  proto: number,
+  canonname: string,
+  sockaddr: InetAddress | Inet6Address,
+];
+
+const CODES = { EAI_AGAIN, EAI_FAIL, EAI_FAMILY, EAI_NONAME, EAI_SERVICE, EAI_SOCKTYPE };
+
+function unresolved(code: keyof typeof CODES, address: string, reason: string, cause?: unknown): gaierror {
+  return new gaierror({ code, errno: Math.abs(CODES[code]), syscall: "getaddrinfo", address, reason, cause });
+}
+
+const literalFamily = (host: string): AF_INET | AF_INET6 | undefined => {
+  for (const family of [AF_INET, AF_INET6]) {
+    try {
+      inet_pton(family, host);
+      return family as AF_INET | AF_INET6;
+    } catch {
+      // Not of this family; a name is of neither.
+    }
+  }
+  return undefined;
+};
+
+/** The addresses of a host, literal ones without a look-up. @throws gaierror */
+async function hosts(host: string, family: number): Promise<[AF_INET | AF_INET6, string][]> {
+  const literal = literalFamily(host);
+  if (literal !== undefined) {
+    if (family === 0 || family === literal) return [[literal, host]];
+    throw unresolved("EAI_NONAME", host, "the address is of another family");
+  }
+  try {
+    const found = await Bun.dns.lookup(host, {
+      family: family === AF_INET ? 4 : family === AF_INET6 ? 6 : 0,
+    });
+    return found.map(({ address, family }) => [family === 6 ? AF_INET6 : AF_INET, address]);
+  } catch (error) {
+    const again = /EAI_AGAIN|ETIMEOUT|ESERVFAIL/.test(String((error as { code?: unknown }).code));
+    if (again) throw unresolved("EAI_AGAIN", host, "the name service does not answer now", error);
+    throw unresolved("EAI_NONAME", host, "name or service not known", error);
+  }
+}
+
+function portNumber(port: number | string | null): number {
+  const number = port === null ? 0 : typeof port === "string" && /^\d+$/.test(port) ? Number(port) : port;
+  if (typeof number !== "number") {
+    throw unresolved(
+      "EAI_SERVICE",
+      String(port),
+      "services are not looked up by name: give the port's number",
+    );
+  }
+  if (Number.isInteger(number) && number >= 0 && number <= 65_535) return number;
+  throw new RangeError(`getaddrinfo: a port is a whole number from 0 to 65535, not ${number}`);
+}
+
+/**
+ * What a host and a port stand for, in the order in which to try them.
+ * https://docs.python.org/3/library/socket.html#socket.getaddrinfo
+ * @param host a name, a literal address, "" or null for this machine
+ * @param port a number, its digits, or null for 0
+ * @param family 0 for any
+ * @param type 0 for SOCK_STREAM and SOCK_DGRAM
+ * @throws gaierror; RangeError for a port outside 0..65535
+ */
+export async function resolve(
+  host: string | null,
+  port: number | string | null,
+  family = 0,
+  type = 0,
+  proto = 0,
+): Promise<AddressInfo[]> {
+  if (family !== 0 && family !== AF_INET && family !== AF_INET6) {
+    throw unresolved("EAI_FAMILY", String(host), `family ${family} is neither AF_INET nor AF_INET6`);
+  }
+  if (type !== 0 && type !== SOCK_STREAM && type !== SOCK_DGRAM) {
+    throw unresolved("EAI_SOCKTYPE", String(host), `type ${type} is neither SOCK_STREAM nor SOCK_DGRAM`);
+  }
+  const number = portNumber(port);
+  const types = (
+    [
+      [SOCK_STREAM, IPPROTO_TCP],
+      [SOCK_DGRAM, IPPROTO_UDP],
+    ] as const
+  ).filter(([one, its]) => (type === 0 || type === one) && (proto === 0 || proto === its));
+  const local: [AF_INET | AF_INET6, string][] = [
+    [AF_INET6, "::1"],
+    [AF_INET, "127.0.0.1"],
+  ];
+  const found =
+    host === null || host === ""
+      ? local.filter(([one]) => family === 0 || family === one)
+      : await hosts(host, family);
+  const seen = new Set<string>();
+  const answers: AddressInfo[] = [];
+  for (const [itsFamily, address] of found) {
+    if (seen.has(address)) continue;
+    seen.add(address);
+    const sockaddr: InetAddress | Inet6Address =
+      itsFamily === AF_INET ? [address, number] : [address, number, 0, 0];
+    for (const [itsType, itsProto] of types) answers.push([itsFamily, itsType, itsProto, "", sockaddr]);
+  }
+  return answers;
+}
+
+/** The first literal address of the family; literal ones at once. @throws gaierror */
+export async function literal(host: string, family: AddressFamily): Promise<string> {
+  const [first] = await hosts(host, family);
+  if (first === undefined) throw unresolved("EAI_NONAME", host, "the name has no address of this family");
+  return first[1];
+}

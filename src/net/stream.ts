@@ -1,0 +1,405 @@
+/**
+ * A connection that is awaited: the library's face of it. recv, send, sendall, shutdown and close, and what happens
+ * to a pending one when the peer, the deadline or the signal comes first. It changes when one of these calls does.
+ * How bytes are kept and sent is the connection's business.
+ */
+import type { AnyAddress } from "./address.ts";
+import { Connection, connectionEvents, type ConnectionUser } from "./connection.ts";
+import { closeDescriptor } from "./descriptor.ts";
+import { asOSError, busyError, closedError, osError, SSLError, wouldBlock, type OSError } from "./errors.ts";
+
+import { RingPool } from "./ring-buffer.ts";
+import { streamSocket } from "./stream-socket.ts";
+import { abortReason, Alarm, Waiter } from "./waiter.ts";
+
+/** Received bytes that wait for recv(), for each socket; one chunk of at most 512 KiB may come on top. */
+const RING = 65_536;
+/** How many sendall() and send() calls may wait on one socket. */
+const MAX_WRITERS = 1024;
+/** After close(), a peer that takes none of what it is still owed for so long is reset. */
+const FLUSH_MS = 10_000;
+/** After close(), a peer may go on sending for so long before its FIN. */
+const LINGER_MS = 2_000;
+
+const rings = new RingPool(RING);
+
+const NOTHING = Buffer.alloc(0);
+const DONE: Promise<void> = Promise.resolve();
+
+/** A send or sendall that the kernel has not finished. */
+class Writer extends Waiter<number> {
+  readonly all: boolean;
+  readonly bytes: Uint8Array;
+  offset: number;
+
+  constructor(call: "send" | "sendall", bytes: Uint8Array, offset: number) {
+    super(call);
+    this.all = call === "sendall";
+    this.bytes = bytes;
+    this.offset = offset;
+  }
+}
+
+export class Stream implements ConnectionUser {
+  /** Bytes that recv_into copied to where its caller wants them. */
+  get copied(): number {
+    return this.#connection.copied;
+  }
+
+  readonly #connection: Connection;
+  readonly #socket: Bun.Socket<Connection> & { readonly fd?: number };
+  readonly #reader = new Waiter<Buffer>("recv");
+  #size = 0;
+  #writers: Writer[] = [];
+  /** What waited in the ring when the connection ended. */
+  #rest: Uint8Array[] = [];
+  /** No further byte will come. */
+  #ended = false;
+  /** Told once, to the next recv. */
+  #error: OSError | undefined;
+  #finWanted = false;
+  #closing: Alarm | undefined;
+  #sentAtAlarm = 0;
+  readonly #gone = Promise.withResolvers<void>();
+  /** The peer's address, as it was when the connection came. */
+  peer: AnyAddress | undefined;
+  /** Called once, by the first thing that shows that the connection stands, or with what prevented it. */
+  onOpen: ((error?: unknown) => void) | undefined;
+
+  /** @param plain whether the socket may be written past Bun: not for TLS */
+  constructor(socket: Bun.Socket<Connection>, plain: boolean) {
+    this.#socket = socket;
+    this.#connection = new Connection(plain ? streamSocket(socket) : socket, this, rings);
+    socket.data = this.#connection;
+  }
+
+  /** -1 once the connection is gone. */
+  get fd(): number {
+    return this.#connection.closed ? -1 : (this.#socket.fd ?? -1);
+  }
+
+  /** Settles when the descriptor is gone. */
+  get gone(): Promise<void> {
+    return this.#gone.promise;
+  }
+
+  /** Whether received bytes wait for a recv. */
+  get readable(): boolean {
+    return this.#connection.held > 0 || this.#rest.length > 0;
+  }
+
+  // Reading.
+
+  /**
+   * @param size from 0 on
+   * @param timeout milliseconds; null waits for ever, 0 does not wait
+   */
+  recv(size: number, timeout: number | null, signal?: AbortSignal): Promise<Buffer> {
+    if (signal?.aborted) return Promise.reject(abortReason(signal));
+    if (this.#reader.waiting) return Promise.reject(busyError("recv"));
+    const there = size === 0 ? NOTHING : this.#take(size);
+    if (there !== undefined) return Promise.resolve(there as Buffer);
+    const error = this.#error;
+    if (error !== undefined) {
+      this.#error = undefined;
+      return Promise.reject(error);
+    }
+    if (this.#ended) return Promise.resolve(NOTHING);
+    if (timeout === 0) return turn().then(() => this.#nowOrNever(size));
+    this.#size = size;
+    return this.#reader.wait(timeout, signal);
+  }
+
+  /** Fills the buffer from its start with what is there, one byte at least. @returns the count; 0 at the end */
+  async recvInto(buffer: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<number> {
+    if (buffer.length === 0) return 0;
+    let slice: Uint8Array | undefined = await this.recv(buffer.length, timeout, signal);
+    let count = 0;
+    while (slice !== undefined) {
+      buffer.set(slice, count);
+      count += slice.length;
+      slice = count < buffer.length ? this.#take(buffer.length - count) : undefined;
+    }
+    this.#connection.copied += count;
+    return count;
+  }
+
+  #take(size: number): Uint8Array | undefined {
+    const slice = this.#connection.take(size);
+    if (slice !== undefined) return slice;
+    const rest = this.#rest[0];
+    if (rest === undefined) return undefined;
+    if (rest.length <= size) return this.#rest.shift();
+    this.#rest[0] = rest.subarray(size);
+    return rest.subarray(0, size);
+  }
+
+  #nowOrNever(size: number): Buffer {
+    const there = this.#take(size);
+    if (there !== undefined) return there as Buffer;
+    const error = this.#error;
+    this.#error = undefined;
+    if (error !== undefined) throw error;
+    if (this.#ended) return NOTHING;
+    throw osError({
+      code: "EAGAIN",
+      syscall: "recv",
+      reason: "nothing is there, and the socket does not wait",
+    });
+  }
+
+  // Writing.
+
+  sendall(bytes: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<void> {
+    if (this.#writers.length === 0 && signal === undefined) {
+      // What the kernel takes at once costs no promise of its own.
+      const sent = this.#connection.send(bytes, 0);
+      if (sent === bytes.length && !this.#finWanted) return DONE;
+      return this.#write("sendall", bytes, sent, timeout) as Promise<unknown> as Promise<void>;
+    }
+    if (signal?.aborted) return Promise.reject(abortReason(signal));
+    const sent = this.#writers.length === 0 ? this.#connection.send(bytes, 0) : 0;
+    return this.#write("sendall", bytes, sent, timeout, signal) as Promise<unknown> as Promise<void>;
+  }
+
+  send(bytes: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<number> {
+    if (signal?.aborted) return Promise.reject(abortReason(signal));
+    const sent = this.#writers.length === 0 ? this.#connection.send(bytes, 0) : 0;
+    return this.#write("send", bytes, sent, timeout, signal);
+  }
+
+  /** What remains to be done after the first try, which gave `sent`. */
+  #write(
+    call: "send" | "sendall",
+    bytes: Uint8Array,
+    sent: number,
+    timeout: number | null,
+    signal?: AbortSignal,
+  ): Promise<number> {
+    if (sent < 0 || this.#finWanted) {
+      return Promise.reject(
+        osError({ code: "EPIPE", syscall: call, reason: "nothing can be sent any more" }),
+      );
+    }
+    if (sent === bytes.length || (call === "send" && sent > 0)) return Promise.resolve(sent);
+    if (timeout === 0) {
+      return Promise.reject(wouldBlock(call, `the kernel took ${sent} of ${bytes.length} bytes`));
+    }
+    if (this.#writers.length >= MAX_WRITERS) {
+      const reason = `${MAX_WRITERS} calls wait already to send on this socket`;
+      return Promise.reject(osError({ code: "ENOBUFS", syscall: call, reason }));
+    }
+    const writer = new Writer(call, bytes, sent);
+    this.#writers.push(writer);
+    return writer.wait(timeout, signal);
+  }
+
+  /** Gives the kernel what waits, in order. Who gave up while waiting is passed over. */
+  #pump(): void {
+    for (let writer = this.#writers[0]; writer !== undefined; writer = this.#writers[0]) {
+      if (writer.waiting) {
+        const sent = this.#connection.send(writer.bytes, writer.offset);
+        // A dead connection has told closed() already, which has rejected them all.
+        if (sent < 0) return;
+        writer.offset += sent;
+        if (writer.all ? writer.offset < writer.bytes.length : sent === 0) return;
+        writer.resolve(sent);
+      }
+      this.#writers.shift();
+    }
+    if (this.#closing !== undefined) this.#finish();
+    else if (this.#finWanted) this.#connection.shutdown();
+  }
+
+  /** Whether a FIN must wait for pending calls. */
+  get owing(): boolean {
+    return this.#writers.length > 0;
+  }
+
+  // Ending.
+
+  /** Reads end: a pending recv gets the end, and what comes is dropped. */
+  shutdownRead(): void {
+    this.#ended = true;
+    this.#rest = [];
+    this.#connection.drop();
+    this.#reader.resolve(NOTHING);
+  }
+
+  /** FIN, behind everything that was given before. */
+  shutdownWrite(): void {
+    if (this.#finWanted) return;
+    this.#finWanted = true;
+    if (!this.owing) this.#connection.shutdown();
+  }
+
+  /**
+   * Ends gracefully, in the background: what sendall was given arrives, then FIN; then what the peer still sends is
+   * read and dropped until its FIN, or for two seconds. A peer that takes nothing of what it is owed for ten seconds
+   * is reset.
+   */
+  close(): void {
+    if (this.#closing !== undefined) return;
+    this.#closing = new Alarm(() => this.#closeNow());
+    this.#reader.reject(closedError("recv"));
+    this.#ended = true;
+    this.#rest = [];
+    if (this.#connection.closed) return;
+    this.#connection.drop();
+    if (!this.owing) return this.#finish();
+    this.#sentAtAlarm = this.#connection.sent;
+    this.#closing.set(FLUSH_MS);
+  }
+
+  #finish(): void {
+    this.#closing!.set(LINGER_MS);
+    this.#connection.finish();
+    if (this.#connection.closed) this.#closing!.clear();
+  }
+
+  #closeNow(): void {
+    if (!this.owing) return this.#connection.close();
+    if (this.#connection.sent === this.#sentAtAlarm) return this.#connection.abort(timedOut());
+    this.#sentAtAlarm = this.#connection.sent;
+    this.#closing!.set(FLUSH_MS);
+  }
+
+  /** Closes the descriptor now and says nothing to the peer that the kernel does not say: for SO_LINGER. */
+  closeAtOnce(): void {
+    this.#connection.close();
+  }
+
+  /** Ends with a reset. */
+  abort(): void {
+    this.#connection.abort(closedError("recv"));
+  }
+
+  // What the connection tells.
+
+  received(connection: Connection, chunk: Uint8Array): void {
+    this.onOpen?.();
+    const reader = this.#reader;
+    if (!reader.waiting) return connection.hold(chunk);
+    if (chunk.length <= this.#size) return reader.resolve(chunk as Buffer);
+    connection.hold(chunk);
+    const slice = this.#take(this.#size);
+    if (slice !== undefined) reader.resolve(slice as Buffer);
+  }
+
+  drained(): void {
+    this.#pump();
+  }
+
+  ended(): void {
+    this.onOpen?.();
+    this.#ended = true;
+    this.#reader.resolve(NOTHING);
+  }
+
+  closed(connection: Connection, error: unknown): void {
+    this.onOpen?.(error ?? osError({ code: "ECONNRESET", syscall: "connect" }));
+    const reason = error === undefined ? undefined : asOSError(error, "recv");
+    this.#closing?.clear();
+    if (this.#closing === undefined) {
+      for (let rest = connection.take(Infinity); rest !== undefined; rest = connection.take(Infinity)) {
+        this.#rest.push(rest);
+      }
+    }
+    this.#ended = true;
+    if (reason === undefined) this.#reader.resolve(NOTHING);
+    else if (this.#reader.waiting) this.#reader.reject(reason);
+    else this.#error = reason;
+    const broken = reason ?? osError({ code: "EPIPE", syscall: "send" });
+    for (const writer of this.#writers.splice(0)) writer.reject(broken);
+    this.#gone.resolve();
+  }
+}
+
+const timedOut = (): OSError =>
+  osError({ code: "ETIMEDOUT", syscall: "close", reason: "the peer takes nothing of what it is still owed" });
+
+/**
+ * One turn of the event loop: what the kernel has is handed over in it. A loop that asks a socket that does not wait
+ * would otherwise never see a byte.
+ */
+export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+export type TLS = Bun.TLSOptions & { serverName?: string };
+
+/**
+ * Hands a connected or connecting descriptor to Bun, and waits until the connection stands; with TLS, until its
+ * handshake is done. Whatever goes wrong, the descriptor is closed.
+ * @param connected whether connect(2) said that it is connected already
+ * @param address for the errors
+ * @throws OSError; SSLError when the handshake fails
+ */
+export async function openStream(
+  fd: number,
+  { connected, address, tls }: { connected: boolean; address: string; tls?: TLS | undefined },
+  timeout: number | null,
+  signal?: AbortSignal,
+): Promise<Stream> {
+  const waiter = new Waiter<void>("connect");
+  let stream: Stream | undefined;
+  const settle = (error?: unknown): void => {
+    if (stream !== undefined) stream.onOpen = undefined;
+    if (error === undefined) waiter.resolve();
+    else waiter.reject(asOSError(error, "connect", address));
+  };
+  const opened = waiter.wait(timeout, signal);
+  const events = {
+    ...connectionEvents,
+    open(socket: Bun.Socket<Connection>) {
+      stream = new Stream(socket, tls === undefined);
+      // With TLS, only the handshake shows that the connection stands.
+      stream.onOpen = tls === undefined ? settle : (error) => error !== undefined && settle(error);
+      if (connected && tls === undefined) settle();
+    },
+    drain(socket: Bun.Socket<Connection>) {
+      if (tls === undefined) settle();
+      connectionEvents.drain(socket);
+    },
+    handshake(_: Bun.Socket<Connection>, success: boolean, error: Error | null) {
+      settle(success ? undefined : handshakeError(error, address));
+    },
+  };
+  const options = { fd, allowHalfOpen: true, socket: events, ...(tls === undefined ? {} : { tls }) };
+  Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>).catch(settle);
+  try {
+    await opened;
+    return stream!;
+  } catch (error) {
+    if (stream === undefined) closeDescriptor(fd);
+    else stream.abort();
+    throw error;
+  }
+}
+
+/**
+ * Hands a connected descriptor to Bun, which has it at once.
+ * @throws OSError
+ */
+export function adoptStream(fd: number): Stream {
+  let stream: Stream | undefined;
+  const open = (socket: Bun.Socket<Connection>): void => {
+    stream = new Stream(socket, true);
+  };
+  const options = { fd, allowHalfOpen: true, socket: { ...connectionEvents, open } };
+  Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>).catch(() => undefined);
+  if (stream !== undefined) return stream;
+  throw osError({ code: "ENOTSUP", syscall: "socket", reason: `this Bun does not adopt descriptor ${fd}` });
+}
+
+/** A handshake that failed, with OpenSSL's reason. */
+export function handshakeError(error: Error | null, address: string): SSLError {
+  const code = String((error as { code?: unknown } | null)?.code ?? "EPROTO");
+  const reason = error?.message ?? "the handshake failed";
+  return new SSLError({
+    code,
+    errno: 1,
+    syscall: "do_handshake",
+    address,
+    reason,
+    cause: error ?? undefined,
+  });
+}

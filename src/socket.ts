@@ -1,0 +1,978 @@
+/**
+ * Python's socket module, awaited: `import * as socket from "ringback"`. What blocks in Python returns a promise
+ * here; what does not block is synchronous. It changes when that module's surface does. How bytes move is src/net's.
+ *
+ * Source of all that is not said here: https://docs.python.org/3/library/socket.html
+ */
+import { hostname } from "node:os";
+import {
+  addressText,
+  checkAddress,
+  type Address,
+  type AddressLike,
+  type AnyAddress,
+  type AnyAddressLike,
+  type Inet6Address,
+} from "./net/address.ts";
+import * as k from "./net/constants.ts";
+import { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, type AddressFamily } from "./net/constants.ts";
+import { DatagramSocket } from "./net/datagram.ts";
+import {
+  bindDescriptor,
+  closeDescriptor,
+  connectDescriptor,
+  descriptorName,
+  duplicateDescriptor,
+  getOption,
+  openDescriptor,
+  openPair,
+  setOption,
+} from "./net/descriptor.ts";
+import { closedError, OSError, osError } from "./net/errors.ts";
+import { Listener } from "./net/listener.ts";
+import { literal, resolve, type AddressInfo } from "./net/resolve.ts";
+import { adoptStream, openStream, type Stream, type TLS } from "./net/stream.ts";
+import { within } from "./net/waiter.ts";
+
+export { inet_aton, inet_ntoa, inet_ntop, inet_pton } from "./net/address.ts";
+export {
+  AF_INET,
+  AF_INET6,
+  AF_UNIX,
+  EAI_AGAIN,
+  EAI_BADFLAGS,
+  EAI_FAIL,
+  EAI_FAMILY,
+  EAI_MEMORY,
+  EAI_NODATA,
+  EAI_NONAME,
+  EAI_SERVICE,
+  EAI_SOCKTYPE,
+  INADDR_ANY,
+  INADDR_BROADCAST,
+  INADDR_LOOPBACK,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+  IPV6_V6ONLY,
+  MSG_OOB,
+  MSG_PEEK,
+  SHUT_RD,
+  SHUT_RDWR,
+  SHUT_WR,
+  SOCK_DGRAM,
+  SOCK_RAW,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  SOMAXCONN,
+  SO_ACCEPTCONN,
+  SO_BROADCAST,
+  SO_DOMAIN,
+  SO_DONTROUTE,
+  SO_ERROR,
+  SO_KEEPALIVE,
+  SO_LINGER,
+  SO_OOBINLINE,
+  SO_PROTOCOL,
+  SO_RCVBUF,
+  SO_RCVLOWAT,
+  SO_RCVTIMEO,
+  SO_REUSEADDR,
+  SO_REUSEPORT,
+  SO_SNDBUF,
+  SO_SNDLOWAT,
+  SO_SNDTIMEO,
+  SO_TYPE,
+  TCP_CORK,
+  TCP_FASTOPEN,
+  TCP_INFO,
+  TCP_KEEPCNT,
+  TCP_KEEPIDLE,
+  TCP_KEEPINTVL,
+  TCP_MAXSEG,
+  TCP_NODELAY,
+  TCP_QUICKACK,
+  TCP_USER_TIMEOUT,
+  type AddressFamily,
+} from "./net/constants.ts";
+export {
+  BlockingIOError,
+  BrokenPipeError,
+  ConnectionAbortedError,
+  ConnectionError,
+  ConnectionRefusedError,
+  ConnectionResetError,
+  FileNotFoundError,
+  gaierror,
+  OSError,
+  OSError as error,
+  PermissionError,
+  SSLError,
+  TimeoutError,
+  TimeoutError as timeout,
+} from "./net/errors.ts";
+export type { Address, AddressInfo, AddressLike, Inet6Address, TLS };
+export type { InetAddress } from "./net/address.ts";
+
+/** What recv and the like give: a Buffer, which is a Uint8Array. */
+export type Bytes = Buffer;
+/** What send and the like take: bytes, never a string. */
+export type BytesLike = ArrayBufferView | ArrayBuffer;
+
+/** The trailing argument of what is awaited. */
+export interface Options {
+  /** Ends the call with an AbortError; the socket stays usable. */
+  signal?: AbortSignal | undefined;
+}
+
+export interface ConnectOptions extends Options {
+  /** TLS over the connection, verified by default; `{}` for the system's certificates. */
+  tls?: TLS | undefined;
+}
+
+/** Whether Python's module has IPv6. */
+export const has_ipv6 = true;
+
+/** The most that one `for await` step gives. */
+const STEP = 65_536;
+
+let defaultTimeout: number | null = null;
+
+/** Seconds that new sockets wait; null for ever. */
+export const getdefaulttimeout = (): number | null => defaultTimeout;
+
+/**
+ * Sets what new and accepted sockets wait.
+ * @param timeout seconds from 0 on, or null for ever
+ * @throws RangeError for a negative one
+ */
+export function setdefaulttimeout(timeout: number | null): void {
+  defaultTimeout = checkTimeout(timeout, "setdefaulttimeout");
+}
+
+function checkTimeout(timeout: number | null, call: string): number | null {
+  if (timeout === null || timeout === undefined) return null;
+  if (typeof timeout !== "number") throw new TypeError(`${call}: a timeout is a number of seconds or null`);
+  if (!(timeout >= 0)) throw new RangeError(`${call}: a timeout is 0 or more seconds, not ${timeout}`);
+  return timeout === Infinity ? null : timeout;
+}
+
+/** The bytes, without a copy. @throws TypeError for a string, as in Python, and for what is no bytes */
+function bytesOf(data: BytesLike, call: string): Uint8Array {
+  if (data instanceof Uint8Array) return data;
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  if (data instanceof ArrayBuffer) return new Uint8Array(data);
+  throw new TypeError(
+    `${call}: a bytes-like object is required, not ${typeof data}; Buffer.from(text) makes bytes`,
+  );
+}
+
+/** @throws RangeError below 0, TypeError for what is no whole number */
+function checkSize(size: number, call: string): number {
+  if (!Number.isInteger(size))
+    throw new TypeError(`${call}: a size is a whole number of bytes, not ${String(size)}`);
+  if (size < 0) throw new RangeError(`${call}: a size is 0 or more bytes, not ${size}`);
+  return size;
+}
+
+/** Flags are said by their number, and none but 0 can be had. @throws OSError EOPNOTSUPP */
+function checkFlags(flags: number | Options | undefined, call: string): void {
+  if (typeof flags !== "number" || flags === 0) return;
+  const names = [flags & k.MSG_OOB && "MSG_OOB", flags & k.MSG_PEEK && "MSG_PEEK"]
+    .filter(Boolean)
+    .join(" | ");
+  throw unsupported(call, `the flags ${names || `0x${flags.toString(16)}`}`);
+}
+
+const unsupported = (call: string, what: string): OSError =>
+  osError({ code: "EOPNOTSUPP", syscall: call, reason: `${what} cannot be had on Bun` });
+
+/** The signal, wherever the trailing options stand. */
+const signalOf = (...trailing: (number | Options | undefined)[]): AbortSignal | undefined =>
+  trailing.find((one): one is Options => typeof one === "object")?.signal;
+
+/** A listening socket, as create_server() and listen() give it: `for await (const [conn, address] of listener)`. */
+export interface ListeningSocket<F extends AddressFamily = AF_INET> extends Omit<
+  Socket<F>,
+  typeof Symbol.asyncIterator
+> {
+  /** accept() again and again, until the socket is closed. */
+  [Symbol.asyncIterator](): AsyncIterator<[conn: Socket<F>, address: Address<F>]>;
+}
+
+/** A descriptor or, from inside this file, a stream or a pair's end that Bun has already. */
+type Given = number | null | { readonly stream: Stream; readonly address: AnyAddress };
+
+class Socket<F extends AddressFamily = AF_INET> {
+  readonly family: F;
+  readonly type: number;
+  readonly proto: number;
+
+  /** The descriptor until Bun has adopted it, -1 afterwards. */
+  #fd = -1;
+  #stream: Stream | undefined;
+  #listener: Listener | undefined;
+  #datagram: DatagramSocket | undefined;
+  #closed = false;
+  #connecting: AbortController | undefined;
+  /** Why a connect that nobody waited for failed; told to the next call. */
+  #connectError: unknown;
+  /** Milliseconds, as the calls below take it. */
+  #timeout: number | null = defaultTimeout === null ? null : defaultTimeout * 1000;
+  /** What was set, to be set again on a new descriptor after a connect that failed. */
+  readonly #options = new Map<string, [level: number, option: number, value: number | Uint8Array]>();
+  #bound: AnyAddressLike | undefined;
+  #tls: TLS | undefined;
+
+  constructor(family: F, type: number, proto: number, fileno: Given) {
+    if (type === k.SOCK_RAW) throw unsupported("socket", "SOCK_RAW");
+    this.family = family;
+    this.type = type;
+    this.proto = proto;
+    if (typeof fileno === "object" && fileno !== null) this.#stream = fileno.stream;
+    else this.#adopt(fileno ?? openDescriptor(family, type, proto));
+  }
+
+  #adopt(fd: number): void {
+    this.#fd = fd;
+    if (this.type === SOCK_DGRAM) {
+      this.#datagram = new DatagramSocket(fd, this.family);
+      return;
+    }
+    // A new descriptor has no peer; one that was given may be connected.
+    try {
+      descriptorName(fd, "getpeername");
+    } catch (error) {
+      if ((error as OSError).code === "ENOTCONN") return;
+      throw error;
+    }
+    this.#stream = adoptStream(fd);
+    this.#fd = -1;
+  }
+
+  /** The descriptor's number; -1 when the socket is closed, or its connection has ended in both directions. */
+  fileno(): number {
+    if (this.#closed) return -1;
+    if (this.#stream !== undefined) return this.#stream.fd;
+    return this.#fd;
+  }
+
+  /** @throws OSError EBADF after close() */
+  #check(call: string): void {
+    if (this.#closed) throw closedError(call);
+  }
+
+  #connected(call: string): Stream {
+    this.#check(call);
+    if (this.#stream !== undefined) return this.#stream;
+    const error = this.#connectError;
+    this.#connectError = undefined;
+    if (error !== undefined) throw error;
+    throw osError({ code: "ENOTCONN", syscall: call, reason: "the socket is not connected" });
+  }
+
+  // Making connections.
+
+  /**
+   * Gives the socket its own address (bind(2)). "" as a host is every interface, a name is not looked up.
+   * @throws OSError EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL when it has one; RangeError for a port outside 0..65535
+   */
+  bind(address: AddressLike<F>): void {
+    this.#check("bind");
+    checkAddress(this.family, address, "bind");
+    const own = everyInterface(this.family, address);
+    bindDescriptor(this.fileno(), this.family, own);
+    this.#bound = own;
+  }
+
+  /**
+   * Starts to listen (listen(2)).
+   * @param backlog how many connections may wait for accept(); what comes beyond is reset. 0 is as 1.
+   * @returns the socket itself, as one that can be iterated
+   * @throws OSError EINVAL when it is connected, EOPNOTSUPP for a datagram socket
+   */
+  listen(backlog = 128): ListeningSocket<F> {
+    this.#check("listen");
+    if (!Number.isInteger(backlog))
+      throw new TypeError(`listen: a backlog is a whole number, not ${String(backlog)}`);
+    if (this.type === SOCK_DGRAM) throw osError({ code: "EOPNOTSUPP", syscall: "listen" });
+    if (this.#stream !== undefined || this.#connecting !== undefined)
+      throw osError({ code: "EINVAL", syscall: "listen" });
+    const most = Math.max(0, backlog);
+    if (this.#listener === undefined) this.#listener = new Listener(this.#fd, most, this.#tls);
+    else this.#listener.setBacklog(this.#fd, most);
+    return this as unknown as ListeningSocket<F>;
+  }
+
+  /**
+   * Takes the next connection.
+   * @returns the new socket, with the default timeout, and the peer's address
+   * @throws OSError EINVAL before listen(), TimeoutError, BlockingIOError, EBADF when it is closed meanwhile
+   */
+  async accept(options?: Options): Promise<[conn: Socket<F>, address: Address<F>]> {
+    this.#check("accept");
+    if (this.#listener === undefined) {
+      throw osError({
+        code: "EINVAL",
+        syscall: "accept",
+        reason: "the socket does not listen: call listen() first",
+      });
+    }
+    const stream = await this.#listener.accept(this.#timeout, options?.signal);
+    const address = (stream.peer ?? (this.family === AF_UNIX ? "" : ["0.0.0.0", 0])) as Address<F>;
+    return [new Socket(this.family, this.type, this.proto, { stream, address }), address];
+  }
+
+  /**
+   * Connects; a name is looked up.
+   * @throws ConnectionRefusedError, TimeoutError, gaierror, BlockingIOError EINPROGRESS when it does not wait, OSError
+   *   EISCONN, EALREADY, …; RangeError for a port outside 0..65535. The socket can be tried again.
+   */
+  async connect(address: AddressLike<F>, options?: ConnectOptions): Promise<void> {
+    this.#check("connect");
+    checkAddress(this.family, address, "connect");
+    if (this.#stream !== undefined || this.#listener !== undefined) {
+      throw osError({ code: "EISCONN", syscall: "connect", address: addressText(address) });
+    }
+    if (this.#connecting !== undefined) {
+      throw osError({ code: "EALREADY", syscall: "connect", address: addressText(address) });
+    }
+    const controller = new AbortController();
+    this.#connecting = controller;
+    const signals = options?.signal === undefined ? [] : [options.signal];
+    const signal = AbortSignal.any([controller.signal, ...signals]);
+    try {
+      await this.#connect(address, signal, options?.tls);
+    } finally {
+      if (this.#connecting === controller && this.#timeout !== 0) this.#connecting = undefined;
+    }
+  }
+
+  async #connect(address: AddressLike<F>, signal: AbortSignal, tls: TLS | undefined): Promise<void> {
+    const timeout = this.#timeout === 0 ? null : this.#timeout;
+    const began = performance.now();
+    const to = await within("connect", literalAddress(this.family, address), timeout, signal);
+    const text = addressText(address);
+    this.#check("connect");
+    if (this.#datagram !== undefined) {
+      this.#connecting = undefined;
+      return void connectDescriptor(this.#fd, this.family, to);
+    }
+    const fd = this.#fd;
+    const connected = connectDescriptor(fd, this.family, to);
+    const left = timeout === null ? null : Math.max(1, timeout - (performance.now() - began));
+    const own: TLS | undefined = tls && {
+      serverName: typeof address === "string" ? undefined! : address[0],
+      ...tls,
+    };
+    const opened = openStream(fd, { connected, address: text, tls: own }, left, signal).then(
+      (stream) => {
+        this.#fd = -1;
+        this.#stream = stream;
+        this.#connecting = undefined;
+      },
+      (error: unknown) => {
+        this.#connecting = undefined;
+        if (!this.#closed) this.#reopen();
+        throw error;
+      },
+    );
+    if (this.#timeout !== 0 || (connected && own === undefined)) return opened;
+    opened.catch((error: unknown) => (this.#connectError = error));
+    throw osError({
+      code: "EINPROGRESS",
+      syscall: "connect",
+      address: text,
+      reason: "the connection is under way",
+    });
+  }
+
+  /** Bun has closed the descriptor that could not be connected: a new one takes its place, set as it was. */
+  #reopen(): void {
+    this.#fd = openDescriptor(this.family, this.type, this.proto);
+    for (const [level, option, value] of this.#options.values()) setOption(this.#fd, level, option, value);
+    if (this.#bound !== undefined) bindDescriptor(this.#fd, this.family, this.#bound);
+  }
+
+  /** connect(), which gives the errno instead of throwing an OSError; 0 when it stands. */
+  async connect_ex(address: AddressLike<F>, options?: ConnectOptions): Promise<number> {
+    try {
+      await this.connect(address, options);
+      return 0;
+    } catch (error) {
+      if (error instanceof OSError) return error.errno;
+      throw error;
+    }
+  }
+
+  // Reading.
+
+  /**
+   * Receives what is there, one byte at least.
+   * @param bufsize the most that is wanted, from 0 on; 0 is empty at once. Of a datagram the rest is lost.
+   * @returns 1 to bufsize bytes, or none at the peer's FIN
+   * @throws ConnectionResetError, TimeoutError, BlockingIOError, OSError ENOTCONN, EBUSY when another recv waits
+   */
+  recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes> {
+    const stream = this.#stream;
+    // The way of a loop that only receives: no promise but the one that is returned.
+    if (
+      flags === undefined &&
+      stream !== undefined &&
+      bufsize > 0 &&
+      Number.isInteger(bufsize) &&
+      !this.#closed
+    ) {
+      return stream.recv(bufsize, this.#timeout);
+    }
+    return this.#recv(bufsize, flags, options);
+  }
+
+  async #recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes> {
+    checkSize(bufsize, "recv");
+    checkFlags(flags, "recv");
+    const signal = signalOf(flags, options);
+    if (this.#datagram === undefined) return this.#connected("recv").recv(bufsize, this.#timeout, signal);
+    this.#check("recv");
+    const [bytes] = await this.#datagram.recv(this.#timeout, signal);
+    return bytes.subarray(0, bufsize);
+  }
+
+  /** recv() and the sender's address; null on a stream. */
+  async recvfrom(
+    bufsize: number,
+    flags?: number | Options,
+    options?: Options,
+  ): Promise<[bytes: Bytes, address: Address<F> | null]> {
+    if (this.#datagram === undefined) return [await this.recv(bufsize, flags, options), null];
+    checkSize(bufsize, "recvfrom");
+    checkFlags(flags, "recvfrom");
+    this.#check("recvfrom");
+    const [bytes, address] = await this.#datagram.recv(this.#timeout, signalOf(flags, options));
+    return [bytes.subarray(0, bufsize), address as Address<F>];
+  }
+
+  /**
+   * Receives into a buffer, from its start; what is beyond the count stays as it was.
+   * @param nbytes the most that is wanted; 0 or nothing is the whole buffer
+   * @returns how many bytes came; 0 at the peer's FIN
+   * @throws RangeError when nbytes is negative or more than the buffer has; otherwise as recv()
+   */
+  async recv_into(
+    buffer: BytesLike,
+    nbytes?: number | Options,
+    flags?: number | Options,
+    options?: Options,
+  ): Promise<number> {
+    const [count] = await this.#into("recv_into", buffer, nbytes, flags, options);
+    return count;
+  }
+
+  /** recv_into() and the sender's address; null on a stream. */
+  recvfrom_into(
+    buffer: BytesLike,
+    nbytes?: number | Options,
+    flags?: number | Options,
+    options?: Options,
+  ): Promise<[count: number, address: Address<F> | null]> {
+    return this.#into("recvfrom_into", buffer, nbytes, flags, options);
+  }
+
+  async #into(
+    call: string,
+    buffer: BytesLike,
+    nbytes: number | Options | undefined,
+    flags: number | Options | undefined,
+    options: Options | undefined,
+  ): Promise<[number, Address<F> | null]> {
+    const whole = bytesOf(buffer, call);
+    const most = checkSize(typeof nbytes === "number" ? nbytes : 0, call) || whole.length;
+    if (most > whole.length)
+      throw new RangeError(`${call}: ${most} bytes do not fit in a buffer of ${whole.length}`);
+    checkFlags(flags, call);
+    const signal = signalOf(nbytes, flags, options);
+    const target = whole.subarray(0, most);
+    if (this.#datagram === undefined) {
+      return [await this.#connected(call).recvInto(target, this.#timeout, signal), null];
+    }
+    this.#check(call);
+    const [bytes, address] = await this.#datagram.recv(this.#timeout, signal);
+    target.set(bytes.subarray(0, most));
+    return [Math.min(bytes.length, most), address as Address<F>];
+  }
+
+  // Writing.
+
+  /**
+   * Sends as much as the kernel takes.
+   * @returns how many bytes it took, which may be fewer than there are: sendall() sends all
+   * @throws TypeError for a string; BrokenPipeError, ConnectionResetError, TimeoutError, BlockingIOError, ENOTCONN
+   */
+  async send(data: BytesLike, flags?: number | Options, options?: Options): Promise<number> {
+    const bytes = bytesOf(data, "send");
+    checkFlags(flags, "send");
+    const signal = signalOf(flags, options);
+    if (this.#datagram === undefined) return this.#connected("send").send(bytes, this.#timeout, signal);
+    this.#check("send");
+    return this.#datagram.send(bytes, undefined, this.#timeout, signal);
+  }
+
+  /**
+   * Sends all of it, or fails. The bytes must not be changed before it is done. Calls do not interleave.
+   * @throws as send(); how much was sent by then cannot be told
+   */
+  sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void> {
+    const stream = this.#stream;
+    // The way of a loop that only sends: no promise but the one that is returned.
+    if (flags === undefined && stream !== undefined && data instanceof Uint8Array && !this.#closed) {
+      return stream.sendall(data, this.#timeout);
+    }
+    return this.#sendall(data, flags, options);
+  }
+
+  async #sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void> {
+    const bytes = bytesOf(data, "sendall");
+    checkFlags(flags, "sendall");
+    if (this.#datagram !== undefined) await this.send(bytes, flags, options);
+    else await this.#connected("sendall").sendall(bytes, this.#timeout, signalOf(flags, options));
+  }
+
+  /** Sends one datagram to an address; a name is looked up. `sendto(data, address)` or `sendto(data, flags, address)`. */
+  async sendto(data: BytesLike, address: AddressLike<F>, options?: Options): Promise<number>;
+  async sendto(data: BytesLike, flags: number, address: AddressLike<F>, options?: Options): Promise<number>;
+  async sendto(
+    data: BytesLike,
+    flagsOrAddress: number | AddressLike<F>,
+    addressOrOptions?: AddressLike<F> | Options,
+    options?: Options,
+  ): Promise<number> {
+    const bytes = bytesOf(data, "sendto");
+    const flagged = typeof flagsOrAddress === "number";
+    if (flagged) checkFlags(flagsOrAddress, "sendto");
+    const address = flagged ? addressOrOptions : flagsOrAddress;
+    const { signal } = (flagged ? options : (addressOrOptions as Options | undefined)) ?? {};
+    this.#check("sendto");
+    checkAddress(this.family, address, "sendto");
+    if (this.#datagram === undefined) {
+      const code = this.#stream === undefined ? "ENOTCONN" : "EISCONN";
+      throw osError({ code, syscall: "sendto", address: addressText(address) });
+    }
+    const to = await within("sendto", literalAddress(this.family, address), this.#timeout || null, signal);
+    return this.#datagram.send(bytes, to, this.#timeout, signal);
+  }
+
+  // Ending.
+
+  /**
+   * Ends one direction, or both (shutdown(2)). What was given to sendall() before arrives before the FIN.
+   * @param how SHUT_RD, SHUT_WR or SHUT_RDWR
+   * @throws OSError ENOTCONN; RangeError for another `how`
+   */
+  shutdown(how: number): void {
+    const stream = this.#connected("shutdown");
+    if (how !== k.SHUT_RD && how !== k.SHUT_WR && how !== k.SHUT_RDWR) {
+      throw new RangeError(`shutdown: how is SHUT_RD, SHUT_WR or SHUT_RDWR, not ${how}`);
+    }
+    if (how !== k.SHUT_WR) stream.shutdownRead();
+    if (how !== k.SHUT_RD) stream.shutdownWrite();
+  }
+
+  /**
+   * Closes the socket; again does nothing. Pending calls end with an error, but for sendall(): what it was given is
+   * delivered in the background, and it settles then. A listener's port is free at once.
+   */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#connecting?.abort(closedError("connect"));
+    if (this.#stream !== undefined) {
+      if (this.#options.has(`${k.SOL_SOCKET} ${k.SO_LINGER}`)) this.#stream.closeAtOnce();
+      else this.#stream.close();
+    } else if (this.#listener !== undefined) this.#listener.close();
+    else if (this.#datagram !== undefined) this.#datagram.close();
+    else if (this.#connecting === undefined || this.#fd >= 0) this.#closeUnadopted();
+  }
+
+  #closeUnadopted(): void {
+    // A descriptor that Bun is connecting is closed by the abort above.
+    if (this.#connecting === undefined) closeDescriptor(this.#fd);
+    this.#fd = -1;
+  }
+
+  /**
+   * Gives the descriptor away, open, and closes the object.
+   * @returns a descriptor of the same socket, mostly with the same number
+   * @throws OSError EBUSY while received bytes wait: they would be lost
+   */
+  detach(): number {
+    this.#check("detach");
+    const fd = this.fileno();
+    const stream = this.#stream;
+    if (stream?.readable || stream?.owing) {
+      throw osError({
+        code: "EBUSY",
+        syscall: "detach",
+        reason: "bytes wait here that would be lost: recv them first",
+      });
+    }
+    if (stream === undefined && this.#listener === undefined && !this.#datagram?.adopted) {
+      this.#closed = true;
+      this.#fd = -1;
+      return fd;
+    }
+    // Bun closes what it has adopted: a second descriptor keeps the socket open, and gets the number back.
+    const kept = duplicateDescriptor(fd, 0);
+    this.#closed = true;
+    stream?.closeAtOnce();
+    this.#listener?.close();
+    this.#datagram?.close();
+    const same = duplicateDescriptor(kept, fd);
+    closeDescriptor(kept);
+    return same;
+  }
+
+  // Names, options, timeouts.
+
+  /** The socket's own address (getsockname(2)). @throws OSError EBADF */
+  getsockname(): Address<F> {
+    this.#check("getsockname");
+    return descriptorName(this.fileno(), "getsockname") as Address<F>;
+  }
+
+  /** The peer's address (getpeername(2)). @throws OSError ENOTCONN, EBADF */
+  getpeername(): Address<F> {
+    this.#check("getpeername");
+    return descriptorName(this.fileno(), "getpeername") as Address<F>;
+  }
+
+  /**
+   * Sets an option (setsockopt(2)).
+   * @param value a C int, a boolean, or a packed struct
+   * @throws OSError ENOPROTOOPT, EINVAL, …; TypeError for a value of another kind
+   */
+  setsockopt(level: number, optname: number, value: number | boolean | BytesLike): void {
+    this.#check("setsockopt");
+    const plain = typeof value === "boolean" ? Number(value) : value;
+    const raw = typeof plain === "number" ? plain : bytesOf(plain, "setsockopt").slice();
+    setOption(this.fileno(), level, optname, raw);
+    this.#options.set(`${level} ${optname}`, [level, optname, raw]);
+  }
+
+  /**
+   * What the kernel says of an option (getsockopt(2)).
+   * @param buflen for a struct: how many bytes to ask for, 1 to 1024; without it the option is a C int
+   */
+  getsockopt(level: number, optname: number): number;
+  getsockopt(level: number, optname: number, buflen: number): Bytes;
+  getsockopt(level: number, optname: number, buflen = 0): number | Bytes {
+    this.#check("getsockopt");
+    if (!(Number.isInteger(buflen) && buflen >= 0 && buflen <= 1024)) {
+      throw new RangeError(`getsockopt: a buflen is 0 to 1024 bytes, not ${buflen}`);
+    }
+    const bytes = getOption(this.fileno(), level, optname, buflen || 4);
+    return buflen === 0 ? new Int32Array(bytes.slice().buffer)[0]! : Buffer.from(bytes);
+  }
+
+  /**
+   * How long each following call waits; for sendall(), the whole call.
+   * @param timeout seconds; null for ever, 0 not at all
+   * @throws RangeError for a negative one
+   */
+  settimeout(timeout: number | null): void {
+    const seconds = checkTimeout(timeout, "settimeout");
+    this.#timeout = seconds === null ? null : seconds * 1000;
+  }
+
+  /** Seconds; null for ever. */
+  gettimeout(): number | null {
+    return this.#timeout === null ? null : this.#timeout / 1000;
+  }
+
+  /** true is settimeout(null), false is settimeout(0). */
+  setblocking(flag: boolean): void {
+    this.settimeout(flag ? null : 0);
+  }
+
+  getblocking(): boolean {
+    return this.#timeout !== 0;
+  }
+
+  // On top of Python's.
+
+  /** Received bytes, step by step, until the peer's FIN. A listening socket gives `[conn, address]`. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Bytes, void, undefined> {
+    if (this.#listener !== undefined) {
+      yield* this.#connections() as unknown as AsyncGenerator<Bytes, void, undefined>;
+      return;
+    }
+    for (let bytes = await this.recv(STEP); bytes.length > 0; bytes = await this.recv(STEP)) yield bytes;
+  }
+
+  async *#connections(): AsyncGenerator<[Socket<F>, Address<F>], void, undefined> {
+    while (!this.#closed) {
+      try {
+        yield await this.accept();
+      } catch (error) {
+        if (!this.#closed) throw error;
+      }
+    }
+  }
+
+  #readable: ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
+  #writable: WritableStream<BytesLike> | undefined;
+
+  /** The received bytes as a web stream. Made at the first use; recv() beside it takes from it. */
+  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return (this.#readable ??= new ReadableStream(
+      {
+        pull: async (controller) => {
+          const bytes = await this.recv(STEP);
+          if (bytes.length > 0) controller.enqueue(bytes as Uint8Array<ArrayBuffer>);
+          else controller.close();
+        },
+        cancel: () => this.#stream?.shutdownRead(),
+      },
+      { highWaterMark: 0 },
+    ));
+  }
+
+  /** Bytes to send as a web stream: its close is shutdown(SHUT_WR), its abort a reset. */
+  get writable(): WritableStream<BytesLike> {
+    return (this.#writable ??= new WritableStream({
+      write: (bytes) => this.sendall(bytes),
+      close: () => this.shutdown(k.SHUT_WR),
+      abort: () => this[Symbol.dispose](),
+    }));
+  }
+
+  /** `await using`: closes gracefully, and waits until all is delivered or the peer is given up. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+    await this.#stream?.gone;
+  }
+
+  /** `using`: closes at once, with a reset where there is a connection. */
+  [Symbol.dispose](): void {
+    if (this.#closed) return;
+    if (this.#stream === undefined) return this.close();
+    this.#closed = true;
+    this.#stream.abort();
+  }
+
+  // What cannot be had says so.
+
+  recvmsg(): never {
+    throw unsupported("recvmsg", "recvmsg()");
+  }
+  recvmsg_into(): never {
+    throw unsupported("recvmsg_into", "recvmsg_into()");
+  }
+  sendmsg(): never {
+    throw unsupported("sendmsg", "sendmsg()");
+  }
+  dup(): never {
+    throw unsupported("dup", "dup()");
+  }
+  ioctl(): never {
+    throw unsupported("ioctl", "ioctl()");
+  }
+
+  /** For create_server(): what listen() begins to speak TLS with. */
+  static serveTLS(socket: Socket<AddressFamily>, tls: TLS): void {
+    socket.#tls = tls;
+  }
+}
+
+export type { Socket };
+
+/** "" is every interface. */
+function everyInterface(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
+  if (typeof address === "string" || address[0] !== "") return address;
+  const [, ...rest] = address;
+  return [family === AF_INET6 ? "::" : "0.0.0.0", ...rest] as unknown as AnyAddressLike;
+}
+
+/** The address with its name looked up; "" is this machine. */
+async function literalAddress(family: AddressFamily, address: AnyAddressLike): Promise<AnyAddressLike> {
+  if (typeof address === "string") return address;
+  const [host, ...rest] = everyInterface(family, address) as Inet6Address;
+  return [await literal(host, family), ...rest] as unknown as AnyAddressLike;
+}
+
+interface SocketConstructor {
+  (): Socket;
+  <F extends AddressFamily = AF_INET>(
+    family?: F,
+    type?: number,
+    proto?: number,
+    fileno?: number | null,
+  ): Socket<F>;
+  new (): Socket;
+  new <F extends AddressFamily = AF_INET>(
+    family?: F,
+    type?: number,
+    proto?: number,
+    fileno?: number | null,
+  ): Socket<F>;
+}
+
+function make(
+  family?: AddressFamily,
+  type?: number,
+  proto = 0,
+  fileno: number | null = null,
+): Socket<AddressFamily> {
+  if (fileno === null) return new Socket(family ?? AF_INET, type ?? SOCK_STREAM, proto, null);
+  // Of a given descriptor the kernel knows what it is.
+  const ask = (option: number | undefined, given: number | undefined, preset: number): number => {
+    const known =
+      option !== undefined && new Int32Array(getOption(fileno, k.SOL_SOCKET, option, 4).slice().buffer)[0];
+    return given ?? (known || preset);
+  };
+  const its = ask(k.SO_DOMAIN, family, AF_INET) as AddressFamily;
+  return new Socket(its, ask(k.SO_TYPE, type, SOCK_STREAM), proto, fileno);
+}
+make.prototype = Socket.prototype;
+
+/**
+ * Makes a socket: a real descriptor (socket(2)). With or without `new`.
+ * https://docs.python.org/3/library/socket.html#socket.socket
+ * @param fileno a descriptor that is there already; family and type are asked of the kernel
+ * @throws OSError; EOPNOTSUPP for SOCK_RAW
+ */
+export const socket = make as unknown as SocketConstructor;
+
+/** Two connected sockets (socketpair(2)). @throws OSError */
+export function socketpair<F extends AddressFamily = AF_UNIX>(
+  family: F = AF_UNIX as F,
+  type: number = SOCK_STREAM,
+  proto = 0,
+): [Socket<F>, Socket<F>] {
+  if (type !== SOCK_STREAM) throw unsupported("socketpair", "a pair of another type than SOCK_STREAM");
+  const [a, b] = openPair(family, type, proto);
+  return [new Socket(family, type, proto, a), new Socket(family, type, proto, b)];
+}
+
+/**
+ * Connects to a TCP service: every address of the host in turn.
+ * https://docs.python.org/3/library/socket.html#socket.create_connection
+ * @param timeout seconds for each try; null for ever; default: the default timeout
+ * @param source_address what to bind to before
+ * @throws the last try's error; SSLError when the TLS handshake fails
+ */
+export async function create_connection(
+  address: readonly [host: string, port: number],
+  timeout?: number | null | ConnectOptions,
+  source_address?: readonly [host: string, port: number] | null | ConnectOptions,
+  options?: ConnectOptions,
+): Promise<Socket<AF_INET> | Socket<AF_INET6>> {
+  const all = [timeout, source_address, options];
+  const given = all.find(
+    (one): one is ConnectOptions => typeof one === "object" && one !== null && !Array.isArray(one),
+  );
+  const { signal, tls } = given ?? {};
+  const [host, port] = address;
+  checkAddress(AF_INET, [host, port], "create_connection");
+  const wait = typeof timeout === "number" || timeout === null ? timeout : defaultTimeout;
+  checkTimeout(wait, "create_connection");
+  const ms = wait === null ? null : wait * 1000;
+  const found = await within("create_connection", resolve(host, port, 0, SOCK_STREAM), ms || null, signal);
+  let last: unknown;
+  for (const [family, type, proto, , to] of found) {
+    const conn = socket(family, type, proto) as unknown as Socket<AF_INET6>;
+    try {
+      conn.settimeout(wait);
+      if (Array.isArray(source_address)) conn.bind(source_address as unknown as Inet6Address);
+      await conn.connect(to as Inet6Address, { signal, tls: tls && { serverName: host, ...tls } });
+      return conn;
+    } catch (error) {
+      conn.close();
+      last = error;
+      if (signal?.aborted) break;
+    }
+  }
+  throw last;
+}
+
+export interface ServerOptions {
+  /** AF_INET, AF_INET6 or AF_UNIX. */
+  family?: AddressFamily;
+  /** See listen(). */
+  backlog?: number;
+  /** Sets SO_REUSEPORT, so that other processes can listen there as well. */
+  reuse_port?: boolean;
+  /** An IPv6 server that takes IPv4, too; "" then is every interface of both. */
+  dualstack_ipv6?: boolean;
+  /** TLS for every connection: `{ key, cert }` at least. accept() gives connections whose handshake is done. */
+  tls?: TLS;
+}
+
+/**
+ * A listening TCP or Unix socket, with SO_REUSEADDR.
+ * https://docs.python.org/3/library/socket.html#socket.create_server
+ * @throws OSError
+ */
+export function create_server<F extends AddressFamily = AF_INET>(
+  address: AddressLike<F>,
+  options: ServerOptions & { family?: F } = {},
+): ListeningSocket<F> {
+  const family = (options.family ?? AF_INET) as F;
+  if (options.dualstack_ipv6 && family !== AF_INET6) {
+    throw new TypeError("create_server: dualstack_ipv6 needs family AF_INET6");
+  }
+  const server = new Socket<F>(family, SOCK_STREAM, 0, null);
+  try {
+    if (family !== AF_UNIX) server.setsockopt(k.SOL_SOCKET, k.SO_REUSEADDR, 1);
+    if (options.reuse_port) server.setsockopt(k.SOL_SOCKET, k.SO_REUSEPORT, 1);
+    if (family === AF_INET6) server.setsockopt(k.IPPROTO_IPV6, k.IPV6_V6ONLY, !options.dualstack_ipv6);
+    if (options.tls !== undefined) Socket.serveTLS(server as unknown as Socket<AddressFamily>, options.tls);
+    server.bind(address);
+    return server.listen(options.backlog);
+  } catch (error) {
+    server.close();
+    throw error;
+  }
+}
+
+/** What a host and a port stand for; see Python's. @throws gaierror */
+export function getaddrinfo(
+  host: string | null,
+  port: number | string | null,
+  family = 0,
+  type = 0,
+  proto = 0,
+  flags: number | Options = 0,
+  options?: Options,
+): Promise<AddressInfo[]> {
+  if (typeof flags === "number" && flags !== 0) {
+    return Promise.reject(unsupported("getaddrinfo", `the flags 0x${flags.toString(16)}`));
+  }
+  return within("getaddrinfo", resolve(host, port, family, type, proto), null, signalOf(flags, options));
+}
+
+/** This machine's name (gethostname(2)). */
+export const gethostname = (): string => hostname();
+
+const LITTLE = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
+function checkWord(x: number, most: number, call: string): void {
+  if (!Number.isInteger(x) || x < 0 || x > most) throw new RangeError(`${call}: 0 to ${most}, not ${x}`);
+}
+
+/** 16 bits from host to network order. @throws RangeError outside 0..0xffff */
+export function htons(x: number): number {
+  checkWord(x, 0xffff, "htons");
+  return LITTLE ? ((x & 0xff) << 8) | (x >>> 8) : x;
+}
+
+/** 32 bits from host to network order. @throws RangeError outside 0..0xffffffff */
+export function htonl(x: number): number {
+  checkWord(x, 0xffffffff, "htonl");
+  return LITTLE ? ((x << 24) | ((x & 0xff00) << 8) | ((x >>> 8) & 0xff00) | (x >>> 24)) >>> 0 : x;
+}
+
+/** 16 bits from network to host order. @throws RangeError outside 0..0xffff */
+export const ntohs = htons;
+/** 32 bits from network to host order. @throws RangeError outside 0..0xffffffff */
+export const ntohl = htonl;
