@@ -9,7 +9,7 @@ import { parseArgs, type ParseArgsConfig } from "node:util";
 import { connectionLimit, EchoServer, type EchoOptions, type Figures } from "./echo/echo-server.ts";
 import { REPLIES, type ReplyName } from "./echo/reply.ts";
 import { OSError } from "./net/errors.ts";
-import { isTerminal } from "./net/libc.ts";
+import { canWrite, isTerminal } from "./net/libc.ts";
 import { version } from "../package.json";
 
 const EXIT_FAILED = 1;
@@ -152,7 +152,7 @@ export function readCommand(
     return source[name] === undefined && !/^\d/.test(text) ? undefined : readNumber(from, text, range!);
   };
   const serve: ServerOptions = {
-    host: source.host?.[1] ?? FLAGS.host.preset,
+    host: readHost(...(source.host ?? ["--host", FLAGS.host.preset])),
     port: number("port")!,
     reply: readReply(source.reply?.[1] ?? FLAGS.reply.preset),
     ring: number("ring")!,
@@ -183,9 +183,11 @@ function readFlags(args: readonly string[]): Record<string, string | boolean | u
     return values as Record<string, string | boolean | undefined>;
   } catch (error) {
     const [what] = (error as Error).message.split(/\. |\n/);
-    const [, flag] = /^Option '(--[a-z-]+).*argument/.exec(what!) ?? [];
-    const wrong = flag === undefined ? what : `${flag}: its value is missing, or looks like a flag`;
-    throw new UsageError(`${wrong}; --help lists the flags`);
+    const [, flag, takesNone] = /^Option '(--[a-z-]+).*?(does not take)?(?: an)? argument/.exec(what!) ?? [];
+    const wrong = takesNone
+      ? `${flag}: it takes no value`
+      : `${flag}: its value is missing, or looks like a flag`;
+    throw new UsageError(`${flag === undefined ? what : wrong}; --help lists the flags`);
   }
 }
 
@@ -200,14 +202,25 @@ function readNumber(from: string, text: string, range: NonNullable<Flag["range"]
   );
 }
 
+/** A name that no resolver could know is refused here, so that no message has to show it raw. */
+function readHost(from: string, text: string): string {
+  if (/^[^\s\p{C}]{0,255}$/u.test(text)) return text;
+  const shown = JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
+  throw new UsageError(`${from}: ${shown} is neither an address nor a name`);
+}
+
 function readReply(text: string): ReplyName {
   const reply = REPLIES.find((name) => name === text);
   if (reply !== undefined) return reply;
   throw new UsageError(`--reply: ${JSON.stringify(text)} is neither ${REPLIES.join(" nor ")}`);
 }
 
-/** stderr, at once: what is said must be out before an exit. A log that cannot be written must not stop the service. */
+/**
+ * stderr, at once: what is said must be out before an exit. A log that cannot be written must not stop the service:
+ * a line for which a pipe or a terminal has no room is left out.
+ */
 function say(line: string): void {
+  if (!canWrite(2)) return;
   try {
     writeSync(2, `${line}\n`);
   } catch {
@@ -220,7 +233,8 @@ const plural = (count: number, word: string): string => `${count} ${word}${count
 function totalsLine(f: Figures): string {
   const ends = [f.refused && `${f.refused} refused`, f.broken && `${f.broken} broken`].filter(Boolean);
   const connections = plural(f.connections, "connection") + (ends.length > 0 ? ` (${ends.join(", ")})` : "");
-  return `${connections}, ${f.bytesIn} bytes in, ${f.bytesOut} bytes out, ${f.bytesCopied} bytes copied`;
+  const dropped = f.bytesDropped > 0 ? `, ${f.bytesDropped} bytes dropped behind a FIN` : "";
+  return `${connections}, ${f.bytesIn} bytes in, ${f.bytesOut} bytes out, ${f.bytesCopied} bytes copied${dropped}`;
 }
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
@@ -237,6 +251,7 @@ function statsLine(now: Figures, before: Figures, seconds: number): string {
     `out ${rate("bytesOut")}`,
     `held ${now.held} bytes`,
     `copied ${now.bytesCopied} bytes`,
+    `dropped ${now.bytesDropped} bytes`,
   ].join("  ");
 }
 
@@ -257,7 +272,12 @@ function advice(error: OSError, { host, port }: ServerOptions): string {
 }
 
 function announce({ address, host, port }: EchoServer): void {
-  writeSync(1, `listening on ${address}\n`);
+  try {
+    writeSync(1, `listening on ${address}\n`);
+  } catch (error) {
+    // Who started it may have gone, or its disk is full. The peers are still there.
+    say(`stdout cannot be written (${(error as NodeJS.ErrnoException).code}); listening on ${address}`);
+  }
   if (!isTerminal(1)) return;
   const near = host === "::" || host === "0.0.0.0" ? "127.0.0.1" : host;
   say(`try it in another terminal: nc ${near} ${port}      Ctrl-C stops the server`);
@@ -284,17 +304,19 @@ function stopOnSignals(server: EchoServer, drainTimeout: number): void {
 
 function sayFigures(server: EchoServer, seconds: number): void {
   let before = server.figures;
+  let then = performance.now();
   setInterval(() => {
-    const now = server.figures;
-    say(statsLine(now, before, seconds));
-    before = now;
+    const [now, at] = [server.figures, performance.now()];
+    say(statsLine(now, before, (at - then) / 1000));
+    [before, then] = [now, at];
   }, seconds * 1000).unref();
 }
 
 async function serve(options: ServerOptions): Promise<void> {
   const { maxConnections, drainTimeout, stats } = options;
   const most = connectionLimit();
-  if (maxConnections !== undefined && maxConnections > most) {
+  // A limit that leaves none at all is no matter of this flag.
+  if (maxConnections !== undefined && maxConnections > most && most > 0) {
     throw new UsageError(
       `--max-connections: ${maxConnections} is more than the descriptor limit allows, ${most}; raise it with ulimit -n`,
     );
@@ -326,8 +348,10 @@ if (import.meta.main) {
   try {
     await main();
   } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    say(`ringback: ${error.message}`);
-    process.exit(EXIT_USAGE);
+    // Without a code it is a defect, whose trace is wanted.
+    const known = error instanceof UsageError || typeof (error as NodeJS.ErrnoException).code === "string";
+    if (!known) throw error;
+    say(`ringback: ${(error as Error).message}`);
+    process.exit(error instanceof UsageError ? EXIT_USAGE : EXIT_FAILED);
   }
 }

@@ -397,6 +397,15 @@ describe("recv-sized slicing", () => {
     expect(connection.sent).toBe(1029 + 1025 + 10);
   });
 
+  test("raw: a tiny size has its bound of writes an event, and goes on in the next turn", async () => {
+    const socket = new FakeSocket();
+    const { connection } = echoing(socket, "raw", 1);
+    connection.onData(bytes(1000));
+    expect(connection.sent).toBeLessThan(300);
+    while (connection.held > 0) await new Promise((resolve) => setImmediate(resolve));
+    expect(socket.bytes).toEqual(bytes(1000));
+  });
+
   test("tutorial: a small recv size does not multiply what is held", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket, "tutorial", 1);

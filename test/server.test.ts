@@ -1,10 +1,16 @@
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { readCommand, UsageError } from "../src/server.ts";
 import { exchange, pattern, peer, stalled, until, type Peer } from "./support/peers.ts";
 import { cpuSeconds, descriptors, hasProc, killAll, launch, resident, run } from "./support/program.ts";
 import { version } from "../package.json";
 
 afterEach(killAll);
+
+// A machine that is busy with something else needs more than Bun's 5 seconds; a hang is one after 30 as well.
+setDefaultTimeout(30_000);
 
 const MIB = 1 << 20;
 
@@ -96,7 +102,9 @@ describe("wrong input is one line that names what is wrong, and exit code 2", ()
     [["--drain-timeout=-5"], '--drain-timeout: "-5" is not a number of seconds'],
     [["--stats", "often"], '--stats: "often" is not a number of seconds'],
     [["--reply", "loud"], '--reply: "loud" is neither raw nor tutorial'],
-    [["--help=3"], "--help: its value"],
+    [["--help=3"], "--help: it takes no value"],
+    [["--host", "a\nb"], '--host: "a\\nb" is neither an address nor a name'],
+    [["--host", "x".repeat(300)], '--host: "xxx'],
   ];
   for (const [args, line] of cases) {
     test(args.join(" "), async () => {
@@ -136,6 +144,22 @@ describe("a start that fails is one line that names the address, and exit code 1
   test("another machine's address", () =>
     failed(["--host", "192.0.2.1"], "192.0.2.1:8101", "choose another --host"));
 
+  test.skipIf(!hasProc)("a descriptor limit that leaves no connection", async () => {
+    for (const more of [[], ["--max-connections", "2"]]) {
+      const child = Bun.spawn(
+        ["sh", "-c", 'ulimit -n 34 && exec "$@"', "sh", process.execPath, "src/server.ts", ...more],
+        {
+          env: { ...process.env, HOST: "", PORT: "0" },
+          stderr: "pipe",
+        },
+      );
+      expect(await child.stderr.text()).toMatch(
+        /^ringback: listen 127\.0\.0\.1:0: .* raise it with ulimit -n \(EMFILE\)\n$/,
+      );
+      expect(await child.exited).toBe(1);
+    }
+  });
+
   test.skipIf(!hasProc)("a receive buffer that the kernel does not grant", () =>
     failed(["--port", "0", "--receive-buffer", "1073741824"], "SO_RCVBUF 1073741824", "net.core.rmem_max"),
   );
@@ -174,12 +198,63 @@ describe("the kernel is told", () => {
   });
 });
 
+describe("a stream that cannot be written stops nothing", () => {
+  test.skipIf(!hasProc)("stdout on a full disk: the server serves, and says so on stderr", async () => {
+    const child = Bun.spawn(
+      ["sh", "-c", 'exec "$@" >/dev/full', "sh", process.execPath, "run", "src/server.ts", "--port", "0"],
+      {
+        env: { ...process.env, HOST: "" },
+        stderr: "pipe",
+      },
+    );
+    let text = "";
+    for await (const bytes of child.stderr) {
+      text += Buffer.from(bytes).toString();
+      if (text.includes("\n")) break;
+    }
+    const [, port] =
+      /stdout cannot be written \(ENOSPC\); listening on 127\.0\.0\.1:(\d+)\n/.exec(text) ?? [];
+    expect((await exchange(Number(port), Buffer.from("still"))).toString()).toBe("still");
+    child.kill();
+    expect(await child.exited).toBe(0);
+  });
+
+  test.skipIf(!hasProc)("--help to a full disk is one line, without a trace", async () => {
+    const child = Bun.spawn(
+      ["sh", "-c", 'exec "$@" >/dev/full', "sh", process.execPath, "src/server.ts", "--help"],
+      { stderr: "pipe" },
+    );
+    expect(await child.stderr.text()).toMatch(/^ringback: [^\n]*ENOSPC[^\n]*\n$/);
+    expect(await child.exited).toBe(1);
+  });
+
+  test.skipIf(!hasProc)(
+    "a stderr that nobody reads: the server serves, and stops when it is told to",
+    async () => {
+      const folder = mkdtempSync(join(tmpdir(), "ringback-"));
+      const path = join(folder, "fifo");
+      await Bun.$`mkfifo ${path}`;
+      const filler = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+      expect(() => {
+        for (;;) writeSync(filler, Buffer.alloc(4096));
+      }).toThrow("EAGAIN");
+      const stderr = openSync(path, constants.O_RDWR);
+      const program = await launch(["--stats", "0.01"], { stderr });
+      expect((await exchange(program.port, Buffer.from("still"))).toString()).toBe("still");
+      program.signal("SIGTERM");
+      expect(await program.exited).toBe(0);
+      for (const fd of [filler, stderr]) closeSync(fd);
+      rmSync(folder, { recursive: true });
+    },
+  );
+});
+
 test("--stats says a line of figures at its interval, on stderr", async () => {
   const program = await launch(["--stats", "0.1", "--reply", "tutorial"]);
   await exchange(program.port, Buffer.alloc(100_000, "x"));
   await until(() => program.stderr.includes("open 0  connections 1  "), "a line shows the connection");
   expect(program.stderr).toMatch(
-    /in 0\.1 MB \([\d.]+ MB\/s\)  out 0\.1 MB .* held 0 bytes  copied 100000 bytes\n/,
+    /in 0\.1 MB \([\d.]+ MB\/s\)  out 0\.1 MB .* held 0 bytes  copied 100000 bytes  dropped 0 bytes\n/,
   );
 });
 

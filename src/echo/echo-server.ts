@@ -38,11 +38,13 @@ export interface Figures {
   open: number;
   /** Reset at once, because maxConnections were open. */
   refused: number;
-  /** Ended by an error: a peer's reset mostly. */
+  /** Ended by an error, bytes lost: a peer's reset mostly, or ours, of a peer that did not take what it was owed. */
   broken: number;
   bytesIn: number;
   bytesOut: number;
   bytesCopied: number;
+  /** Sent by peers when we had sent them FIN, at an idle timeout or a stop, and not echoed. */
+  bytesDropped: number;
   held: number;
 }
 
@@ -63,7 +65,16 @@ const STOP_SWEEP_MS = 50;
 /** How many connections can be open at once, by the descriptor limit less what is open now and some to spare. */
 export function connectionLimit(): number {
   const limit = descriptorLimit() ?? COMMON_DESCRIPTOR_LIMIT;
-  return limit - readdirSync("/dev/fd").length - SPARE_DESCRIPTORS;
+  return Math.max(0, limit - openDescriptors() - SPARE_DESCRIPTORS);
+}
+
+function openDescriptors(): number {
+  try {
+    return readdirSync("/dev/fd").length;
+  } catch {
+    // A system without /dev/fd: about as many as Bun opens for itself.
+    return SPARE_DESCRIPTORS;
+  }
 }
 
 /** host:port, with brackets around an IPv6 address. */
@@ -80,7 +91,15 @@ export class EchoServer {
   readonly #open = new Set<Connection>();
   readonly #user: ConnectionUser;
   readonly #idleMs: number;
-  readonly #figures = { connections: 0, refused: 0, broken: 0, bytesIn: 0, bytesOut: 0, bytesCopied: 0 };
+  readonly #figures = {
+    connections: 0,
+    refused: 0,
+    broken: 0,
+    bytesIn: 0,
+    bytesOut: 0,
+    bytesCopied: 0,
+    bytesDropped: 0,
+  };
   #sweeper: NodeJS.Timeout | undefined;
   #stopping: Promise<void> | undefined;
   #emptied: (() => void) | undefined;
@@ -91,21 +110,37 @@ export class EchoServer {
    */
   static async listen(options: EchoOptions): Promise<EchoServer> {
     const most = connectionLimit();
+    if (most === 0) {
+      const reason = "the descriptor limit leaves no room for a connection: raise it with ulimit -n";
+      throw osError({
+        code: "EMFILE",
+        syscall: "listen",
+        address: hostPort(options.host, options.port),
+        reason,
+      });
+    }
     const max = options.maxConnections ?? most;
-    if (max < 1 || max > most) {
+    if (!(max >= 1 && max <= most)) {
       throw new RangeError(
-        `maxConnections ${max}: the descriptor limit allows ${most}, and one is the least`,
+        `maxConnections: ${max} is not from 1 to ${most}, which the descriptor limit allows`,
       );
     }
-    const [first, ...others] = await addresses(options.host);
-    try {
-      return new EchoServer(options, first, max);
-    } catch (error) {
-      // A machine without IPv6 has no "::"; every interface is then every IPv4 interface.
-      const next = others[0];
-      if (next === undefined || (error as OSError).code === "EADDRINUSE") throw error;
-      return new EchoServer(options, next, max);
+    const all = await addresses(options.host);
+    for (const [i, host] of all.entries()) {
+      try {
+        return new EchoServer(options, host, max);
+      } catch (error) {
+        // A machine without IPv6 has no "::", and every interface is then every IPv4 interface; "localhost" likewise.
+        const elsewhere =
+          (error as OSError).code === "EADDRNOTAVAIL" || (error as OSError).code === "EAFNOSUPPORT";
+        if (!elsewhere || i === all.length - 1) throw error;
+      }
     }
+    throw osError({
+      code: "EADDRNOTAVAIL",
+      syscall: "listen",
+      address: hostPort(options.host, options.port),
+    });
   }
 
   private constructor(options: EchoOptions, host: string, maxConnections: number) {
@@ -152,22 +187,24 @@ export class EchoServer {
   }
 
   get figures(): Figures {
-    let { bytesIn, bytesOut, bytesCopied } = this.#figures;
+    let { bytesIn, bytesOut, bytesCopied, bytesDropped } = this.#figures;
     let held = 0;
     for (const connection of this.#open) {
       bytesIn += connection.received;
       bytesOut += connection.sent;
       bytesCopied += connection.copied;
+      bytesDropped += connection.dropped;
       held += connection.held;
     }
-    return { ...this.#figures, open: this.#open.size, bytesIn, bytesOut, bytesCopied, held };
+    return { ...this.#figures, open: this.#open.size, bytesIn, bytesOut, bytesCopied, bytesDropped, held };
   }
 
   /**
    * Stops listening, and ends every connection without dropping a byte that its peer has sent: it is served until
    * it has been quiet for a moment and nothing is held for it, then it is sent FIN and closed at its own FIN.
    * @param timeout seconds to wait for peers that stay; then they are closed, with a reset where bytes are held.
-   *   From 2 seconds (or half the timeout) before that on, a peer is sent FIN as soon as nothing is held for it.
+   *   In the last 2 of them (or the last half), a peer that goes on sending is sent FIN as well, as soon as nothing is
+   *   held for it; what it sends then is read, dropped and counted, so that no reset takes from it what it has not read.
    * @returns when every connection is closed; calling it again gives the same promise
    */
   stop(timeout: number): Promise<void> {
@@ -183,13 +220,29 @@ export class EchoServer {
     const emptied = new Promise<void>((resolve) => {
       this.#emptied = resolve;
     });
-    const end = performance.now() + timeoutMs;
-    const finishAll = end - Math.min(LINGER_MS, timeoutMs / 2);
-    this.#sweepEvery(STOP_SWEEP_MS, (connection, quiet) => {
+    const finishAll = timeoutMs - Math.min(LINGER_MS, timeoutMs / 2);
+    const lingering = new Set<Connection>();
+    for (const connection of this.#open) {
+      connection.quiet = 0;
+      if (connection.lingering) lingering.add(connection);
+    }
+    let last = performance.now();
+    let elapsed = 0;
+    const look = (): void => {
       const now = performance.now();
-      if (now >= end) this.#expel(connection);
-      else if (now >= finishAll || (quiet >= QUIET_MS && connection.held === 0)) connection.finish();
-    });
+      // A process that was stopped for a while has not given its peers that time.
+      elapsed += Math.min(now - last, 2 * STOP_SWEEP_MS);
+      last = now;
+    };
+    this.#sweepEvery(
+      STOP_SWEEP_MS,
+      (connection, quiet) => {
+        if (elapsed >= timeoutMs) this.#expel(connection);
+        else if (lingering.has(connection) && connection.lingered >= LINGER_MS) connection.close();
+        else if (elapsed >= finishAll || (quiet >= QUIET_MS && connection.held === 0)) connection.finish();
+      },
+      look,
+    );
     await emptied;
     clearInterval(this.#sweeper);
   }
@@ -199,20 +252,22 @@ export class EchoServer {
     period: number,
     judge = (connection: Connection, quiet: number): void => {
       if (connection.lingered >= LINGER_MS) connection.close();
-      else if (quiet < this.#idleMs || connection.lingering) return;
-      else if (connection.held > 0) connection.abort();
+      else if (quiet < this.#idleMs || connection.lingering || connection.delivering()) return;
+      else if (connection.held > 0) connection.abort(timedOut());
       else connection.finish();
     },
+    look = (): void => undefined,
   ): void {
     clearInterval(this.#sweeper);
     this.#sweeper = setInterval(() => {
+      look();
       for (const connection of this.#open) judge(connection, connection.age(period));
     }, period);
   }
 
   /** A clean end would tell the peer that it has everything: where bytes are held it gets a reset. */
   #expel(connection: Connection): void {
-    if (connection.held > 0) connection.abort();
+    if (connection.held > 0) connection.abort(timedOut());
     else connection.close();
   }
 
@@ -221,6 +276,7 @@ export class EchoServer {
     this.#figures.bytesIn += connection.received;
     this.#figures.bytesOut += connection.sent;
     this.#figures.bytesCopied += connection.copied;
+    this.#figures.bytesDropped += connection.dropped;
     if (this.#open.size === 0) this.#emptied?.();
   }
 }
@@ -229,8 +285,8 @@ export class EchoServer {
 async function addresses(host: string): Promise<[string, ...string[]]> {
   if (host === "") return ["::", "0.0.0.0"];
   try {
-    const [found] = await Bun.dns.lookup(host);
-    return [found!.address];
+    const found = await Bun.dns.lookup(host);
+    return found.map(({ address }) => address) as [string, ...string[]];
   } catch (error) {
     const code = String((error as { code?: unknown }).code).replace(/^DNS_/, "");
     throw osError({ code, syscall: "getaddrinfo", address: host, reason: "unknown host", cause: error });
@@ -260,6 +316,9 @@ function tune({ fd }: Listener, { backlog, receiveBuffer }: EchoOptions): void {
   if (backlog !== undefined) setBacklog(fd, backlog);
   if (receiveBuffer !== undefined) setReceiveBuffer(fd, receiveBuffer);
 }
+
+const timedOut = (): OSError =>
+  osError({ code: "ETIMEDOUT", syscall: "send", reason: "the peer does not take what it is owed" });
 
 /** What a peer or the network can cause carries an errno; what does not is ours. */
 const isNetworkError = (error: unknown): boolean => typeof (error as { errno?: unknown }).errno === "number";

@@ -32,6 +32,9 @@ const OK = Buffer.from("OK...");
 /** Replies are composed in batches of about this many bytes: one write for many, and a bound on what is composed. */
 const BATCH = 65_536;
 
+/** So many replies for one connection in one event, well below a millisecond; then the others have their turn. */
+const REPLIES_AN_EVENT = 2_048;
+
 /** `OK...` and the bytes, for each slice of at most recvSize bytes. */
 function composed(bytes: Uint8Array, recvSize: number): Uint8Array {
   const replies = Math.ceil(bytes.length / recvSize);
@@ -50,10 +53,11 @@ function composed(bytes: Uint8Array, recvSize: number): Uint8Array {
  * be composed, and that is one copy, which is counted.
  */
 function tutorial(recvSize: number): Reply {
-  const most = Math.max(1, Math.floor(BATCH / (OK.length + recvSize))) * recvSize;
+  const replies = Math.min(REPLIES_AN_EVENT, Math.max(1, Math.floor(BATCH / (OK.length + recvSize))));
   const answer = (connection: Connection): void => {
-    while (connection.writable) {
-      const bytes = connection.take(most);
+    for (let done = 0; connection.writable; done += replies) {
+      if (done >= REPLIES_AN_EVENT && connection.held > 0) return connection.rest();
+      const bytes = connection.take(replies * recvSize);
       if (bytes === undefined) return;
       connection.copied += bytes.length;
       connection.write(composed(bytes, recvSize));

@@ -24,6 +24,8 @@ const calls = {
   send: { args: ["i32", "ptr", "usize", "i32"], returns: "i32" },
   sendto: { args: ["i32", "ptr", "usize", "i32", "ptr", "i32"], returns: "i32" },
   fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
+  ioctl: { args: ["i32", "u64", "ptr"], returns: "i32" },
+  poll: { args: ["ptr", "u64", "i32"], returns: "i32" },
   close: { args: ["i32"], returns: "i32" },
   isatty: { args: ["i32"], returns: "i32" },
   getrlimit: { args: ["i32", "ptr"], returns: "i32" },
@@ -138,4 +140,28 @@ export function descriptorLimit(): number | undefined {
 export function isTerminal(fd: 1 | 2): boolean {
   if (libc !== undefined) return libc.isatty(fd) === 1;
   return (fd === 1 ? process.stdout : process.stderr).isTTY;
+}
+
+const POLLOUT = 4;
+const pollfd = new Int32Array(2);
+
+/**
+ * Whether a short line can be written without waiting (poll(2)): a pipe that nobody reads has no room for it, and a
+ * write would stop the whole process until somebody does.
+ */
+export function canWrite(fd: 1 | 2): boolean {
+  if (libc === undefined) return true;
+  pollfd[0] = fd;
+  // events in the lower half, revents, which the kernel fills, in the upper one, of a little-endian int.
+  pollfd[1] = POLLOUT;
+  return libc.poll(ptr(pollfd), 1, 0) === 1;
+}
+
+const SIOCOUTQ = 0x5411;
+const queued = new Int32Array(1);
+
+/** Bytes that the kernel has taken for a TCP peer and that it has not acknowledged (tcp(7), SIOCOUTQ); 0 elsewhere. */
+export function unacknowledged(fd: number): number {
+  if (libc === undefined || process.platform !== "linux") return 0;
+  return libc.ioctl(fd, SIOCOUTQ, ptr(queued)) === 0 ? queued[0]! : 0;
 }

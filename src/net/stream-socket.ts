@@ -5,7 +5,7 @@
  */
 import { ptr } from "bun:ffi";
 import { MSG_DONTWAIT, MSG_NOSIGNAL } from "./constants.ts";
-import { libc, type Libc } from "./libc.ts";
+import { libc, unacknowledged, type Libc } from "./libc.ts";
 
 export interface StreamSocket {
   /**
@@ -23,6 +23,8 @@ export interface StreamSocket {
   end(): unknown;
   /** Closes the descriptor with a reset. */
   terminate(): unknown;
+  /** How many of the bytes that the kernel took the peer has not acknowledged. Not every socket can tell. */
+  unacknowledged?(): number;
 }
 
 /** Takes the place of a socket that is closed, so that nothing can reach its descriptor, which may be another's. */
@@ -75,6 +77,10 @@ class SendSocket implements StreamSocket {
     const taken = sent > 0 ? sent : 0;
     const more = this.#socket.write(bytes, offset + taken, length - taken);
     return more < 0 ? more : taken + more;
+  }
+
+  unacknowledged(): number {
+    return unacknowledged(this.#fd);
   }
 
   pause(): void {

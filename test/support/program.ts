@@ -40,6 +40,7 @@ export interface Program {
   readonly stdout: string;
   readonly stderr: string;
   signal(name: NodeJS.Signals): void;
+  readonly exited: Promise<number>;
   /** When it has ended by itself or by a signal. */
   readonly finished: Promise<Finished>;
 }
@@ -54,12 +55,16 @@ export function killAll(): void {
 
 /**
  * Starts the program on a free port and waits for its line.
+ * @param stderr another descriptor for its stderr, which is then not read
  * @param shell a command that runs before it in the same shell, to set limits: "ulimit -n 100"
  */
-export async function launch(args: string[] = [], { shell = "", env = {} } = {}): Promise<Program> {
+export async function launch(
+  args: string[] = [],
+  { shell = "", env = {}, stderr = "pipe" as "pipe" | number } = {},
+): Promise<Program> {
   const command = [process.execPath, "run", SERVER, "--port", "0", ...args];
   const whole = shell === "" ? command : ["sh", "-c", `${shell} && exec "$@"`, "sh", ...command];
-  const child = Bun.spawn(whole, { env: environment(env), stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  const child = Bun.spawn(whole, { env: environment(env), stdin: "ignore", stdout: "pipe", stderr });
   running.add(child);
   const text = { stdout: "", stderr: "" };
   let toldPort: (port: number) => void;
@@ -70,7 +75,9 @@ export async function launch(args: string[] = [], { shell = "", env = {} } = {})
   });
   const gather = async (name: "stdout" | "stderr"): Promise<void> => {
     const decoder = new TextDecoder();
-    for await (const bytes of child[name]) {
+    const output = child[name];
+    if (!(output instanceof ReadableStream)) return;
+    for await (const bytes of output) {
       text[name] += decoder.decode(bytes, { stream: true });
       const [, port] = /^listening on \S+:(\d+)\n/.exec(text.stdout) ?? [];
       if (port !== undefined) toldPort(Number(port));
@@ -86,6 +93,7 @@ export async function launch(args: string[] = [], { shell = "", env = {} } = {})
     pid: child.pid,
     port,
     finished,
+    exited: child.exited,
     signal: (name) => child.kill(name),
     get stdout() {
       return text.stdout;
