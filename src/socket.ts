@@ -24,78 +24,19 @@ import {
   descriptorName,
   duplicateDescriptor,
   getOption,
+  listenDescriptor,
   openDescriptor,
   openPair,
   setOption,
 } from "./net/descriptor.ts";
 import { closedError, OSError, osError } from "./net/errors.ts";
 import { Listener } from "./net/listener.ts";
-import { literal, resolve, type AddressInfo } from "./net/resolve.ts";
+import { literal, literalHost, noLookup, resolve, type AddressInfo } from "./net/resolve.ts";
 import { adoptStream, openStream, type Stream, type TLS } from "./net/stream.ts";
 import { within } from "./net/waiter.ts";
 
 export { inet_aton, inet_ntoa, inet_ntop, inet_pton } from "./net/address.ts";
-export {
-  AF_INET,
-  AF_INET6,
-  AF_UNIX,
-  EAI_AGAIN,
-  EAI_BADFLAGS,
-  EAI_FAIL,
-  EAI_FAMILY,
-  EAI_MEMORY,
-  EAI_NODATA,
-  EAI_NONAME,
-  EAI_SERVICE,
-  EAI_SOCKTYPE,
-  INADDR_ANY,
-  INADDR_BROADCAST,
-  INADDR_LOOPBACK,
-  IPPROTO_IP,
-  IPPROTO_IPV6,
-  IPPROTO_TCP,
-  IPPROTO_UDP,
-  IPV6_V6ONLY,
-  MSG_OOB,
-  MSG_PEEK,
-  SHUT_RD,
-  SHUT_RDWR,
-  SHUT_WR,
-  SOCK_DGRAM,
-  SOCK_RAW,
-  SOCK_STREAM,
-  SOL_SOCKET,
-  SOMAXCONN,
-  SO_ACCEPTCONN,
-  SO_BROADCAST,
-  SO_DOMAIN,
-  SO_DONTROUTE,
-  SO_ERROR,
-  SO_KEEPALIVE,
-  SO_LINGER,
-  SO_OOBINLINE,
-  SO_PROTOCOL,
-  SO_RCVBUF,
-  SO_RCVLOWAT,
-  SO_RCVTIMEO,
-  SO_REUSEADDR,
-  SO_REUSEPORT,
-  SO_SNDBUF,
-  SO_SNDLOWAT,
-  SO_SNDTIMEO,
-  SO_TYPE,
-  TCP_CORK,
-  TCP_FASTOPEN,
-  TCP_INFO,
-  TCP_KEEPCNT,
-  TCP_KEEPIDLE,
-  TCP_KEEPINTVL,
-  TCP_MAXSEG,
-  TCP_NODELAY,
-  TCP_QUICKACK,
-  TCP_USER_TIMEOUT,
-  type AddressFamily,
-} from "./net/constants.ts";
+export * from "./net/constants.ts";
 export {
   BlockingIOError,
   BrokenPipeError,
@@ -179,8 +120,10 @@ function checkSize(size: number, call: string): number {
 /** Flags are said by their number, and none but 0 can be had. @throws OSError EOPNOTSUPP */
 function checkFlags(flags: number | Options | undefined, call: string): void {
   if (typeof flags !== "number" || flags === 0) return;
-  const names = [flags & k.MSG_OOB && "MSG_OOB", flags & k.MSG_PEEK && "MSG_PEEK"]
-    .filter(Boolean)
+  const { MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK } = k;
+  const names = Object.entries({ MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK })
+    .filter(([, flag]) => (flags & flag) !== 0)
+    .map(([name]) => name)
     .join(" | ");
   throw unsupported(call, `the flags ${names || `0x${flags.toString(16)}`}`);
 }
@@ -216,6 +159,8 @@ class Socket<F extends AddressFamily = AF_INET> {
   #datagram: DatagramSocket | undefined;
   #closed = false;
   #connecting: AbortController | undefined;
+  /** Bun connects the descriptor, and closes it if it fails. */
+  #opening = false;
   /** Why a connect that nobody waited for failed; told to the next call. */
   #connectError: unknown;
   /** Milliseconds, as the calls below take it. */
@@ -226,12 +171,16 @@ class Socket<F extends AddressFamily = AF_INET> {
   #tls: TLS | undefined;
 
   constructor(family: F, type: number, proto: number, fileno: Given) {
-    if (type === k.SOCK_RAW) throw unsupported("socket", "SOCK_RAW");
+    // As in Python, the flags that socket(2) takes with the type are not part of it; close-on-exec is always set.
+    const nonBlocking = k.SOCK_NONBLOCK ?? 0;
+    this.type = type & ~(nonBlocking | (k.SOCK_CLOEXEC ?? 0));
+    if (this.type === k.SOCK_RAW) throw unsupported("socket", "SOCK_RAW");
+    if (this.type === SOCK_DGRAM && family === AF_UNIX) throw unsupported("socket", "SOCK_DGRAM of AF_UNIX");
+    if ((type & nonBlocking) !== 0) this.#timeout = 0;
     this.family = family;
-    this.type = type;
     this.proto = proto;
     if (typeof fileno === "object" && fileno !== null) this.#stream = fileno.stream;
-    else this.#adopt(fileno ?? openDescriptor(family, type, proto));
+    else this.#adopt(fileno ?? openDescriptor(family, this.type, proto));
   }
 
   #adopt(fd: number): void {
@@ -266,31 +215,32 @@ class Socket<F extends AddressFamily = AF_INET> {
   #connected(call: string): Stream {
     this.#check(call);
     if (this.#stream !== undefined) return this.#stream;
-    const error = this.#connectError;
-    this.#connectError = undefined;
-    if (error !== undefined) throw error;
+    this.#throwConnectError();
     throw osError({ code: "ENOTCONN", syscall: call, reason: "the socket is not connected" });
   }
 
   // Making connections.
 
   /**
-   * Gives the socket its own address (bind(2)). "" as a host is every interface, a name is not looked up.
-   * @throws OSError EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL when it has one; RangeError for a port outside 0..65535
+   * Gives the socket its own address (bind(2)). "" as a host is every interface, "localhost" the loopback one; any
+   * other name is not looked up, which would have to wait.
+   * @throws OSError EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL when it has one; gaierror for a name; RangeError for a
+   *   port outside 0..65535
    */
   bind(address: AddressLike<F>): void {
     this.#check("bind");
     checkAddress(this.family, address, "bind");
-    const own = everyInterface(this.family, address);
+    const own = ownAddress(this.family, address);
     bindDescriptor(this.fileno(), this.family, own);
-    this.#bound = own;
+    // With the port that the kernel chose, for a connect that fails and is tried again.
+    this.#bound = this.getsockname();
   }
 
   /**
    * Starts to listen (listen(2)).
    * @param backlog how many connections may wait for accept(); what comes beyond is reset. 0 is as 1.
    * @returns the socket itself, as one that can be iterated
-   * @throws OSError EINVAL when it is connected, EOPNOTSUPP for a datagram socket
+   * @throws OSError EADDRINUSE, and the socket is as before; EINVAL when it is connected, EOPNOTSUPP for a datagram socket
    */
   listen(backlog = 128): ListeningSocket<F> {
     this.#check("listen");
@@ -300,8 +250,11 @@ class Socket<F extends AddressFamily = AF_INET> {
     if (this.#stream !== undefined || this.#connecting !== undefined)
       throw osError({ code: "EINVAL", syscall: "listen" });
     const most = Math.max(0, backlog);
-    if (this.#listener === undefined) this.#listener = new Listener(this.#fd, most, this.#tls);
-    else this.#listener.setBacklog(this.#fd, most);
+    if (this.#listener === undefined) {
+      // The kernel goes first: Bun would close the descriptor of a socket that cannot listen.
+      listenDescriptor(this.#fd, most);
+      this.#listener = new Listener(this.#fd, most, this.#tls);
+    } else this.#listener.setBacklog(this.#fd, most);
     return this as unknown as ListeningSocket<F>;
   }
 
@@ -312,6 +265,10 @@ class Socket<F extends AddressFamily = AF_INET> {
    */
   async accept(options?: Options): Promise<[conn: Socket<F>, address: Address<F>]> {
     this.#check("accept");
+    // A descriptor that was given may listen already.
+    if (this.#listener === undefined && this.#fd >= 0 && this.#stream === undefined) {
+      if (this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) this.listen();
+    }
     if (this.#listener === undefined) {
       throw osError({
         code: "EINVAL",
@@ -338,26 +295,44 @@ class Socket<F extends AddressFamily = AF_INET> {
     if (this.#connecting !== undefined) {
       throw osError({ code: "EALREADY", syscall: "connect", address: addressText(address) });
     }
+    // What an earlier connect came to that was not waited for, as the kernel tells it.
+    this.#throwConnectError();
     const controller = new AbortController();
     this.#connecting = controller;
     const signals = options?.signal === undefined ? [] : [options.signal];
     const signal = AbortSignal.any([controller.signal, ...signals]);
+    let underWay = false;
     try {
-      await this.#connect(address, signal, options?.tls);
+      underWay = await this.#connect(address, signal, options?.tls);
     } finally {
-      if (this.#connecting === controller && this.#timeout !== 0) this.#connecting = undefined;
+      if (!underWay && this.#connecting === controller) this.#connecting = undefined;
     }
+    if (!underWay) return;
+    throw osError({
+      code: "EINPROGRESS",
+      syscall: "connect",
+      address: addressText(address),
+      reason: "the connection is under way",
+    });
   }
 
-  async #connect(address: AddressLike<F>, signal: AbortSignal, tls: TLS | undefined): Promise<void> {
-    const timeout = this.#timeout === 0 ? null : this.#timeout;
+  #throwConnectError(): void {
+    const error = this.#connectError;
+    this.#connectError = undefined;
+    if (error !== undefined) throw error;
+  }
+
+  /** @returns whether it goes on in the background */
+  async #connect(address: AddressLike<F>, signal: AbortSignal, tls: TLS | undefined): Promise<boolean> {
+    const waits = this.#timeout !== 0;
+    const timeout = waits ? this.#timeout : null;
     const began = performance.now();
     const to = await within("connect", literalAddress(this.family, address), timeout, signal);
     const text = addressText(address);
     this.#check("connect");
     if (this.#datagram !== undefined) {
-      this.#connecting = undefined;
-      return void connectDescriptor(this.#fd, this.family, to);
+      connectDescriptor(this.#fd, this.family, to);
+      return false;
     }
     const fd = this.#fd;
     const connected = connectDescriptor(fd, this.family, to);
@@ -366,26 +341,27 @@ class Socket<F extends AddressFamily = AF_INET> {
       serverName: typeof address === "string" ? undefined! : address[0],
       ...tls,
     };
+    this.#opening = true;
     const opened = openStream(fd, { connected, address: text, tls: own }, left, signal).then(
       (stream) => {
+        this.#opening = false;
         this.#fd = -1;
         this.#stream = stream;
         this.#connecting = undefined;
       },
       (error: unknown) => {
+        this.#opening = false;
         this.#connecting = undefined;
         if (!this.#closed) this.#reopen();
         throw error;
       },
     );
-    if (this.#timeout !== 0 || (connected && own === undefined)) return opened;
+    if (waits || (connected && own === undefined)) {
+      await opened;
+      return false;
+    }
     opened.catch((error: unknown) => (this.#connectError = error));
-    throw osError({
-      code: "EINPROGRESS",
-      syscall: "connect",
-      address: text,
-      reason: "the connection is under way",
-    });
+    return true;
   }
 
   /** Bun has closed the descriptor that could not be connected: a new one takes its place, set as it was. */
@@ -445,11 +421,14 @@ class Socket<F extends AddressFamily = AF_INET> {
     flags?: number | Options,
     options?: Options,
   ): Promise<[bytes: Bytes, address: Address<F> | null]> {
-    if (this.#datagram === undefined) return [await this.recv(bufsize, flags, options), null];
     checkSize(bufsize, "recvfrom");
     checkFlags(flags, "recvfrom");
+    const signal = signalOf(flags, options);
+    if (this.#datagram === undefined) {
+      return [await this.#connected("recvfrom").recv(bufsize, this.#timeout, signal), null];
+    }
     this.#check("recvfrom");
-    const [bytes, address] = await this.#datagram.recv(this.#timeout, signalOf(flags, options));
+    const [bytes, address] = await this.#datagram.recv(this.#timeout, signal);
     return [bytes.subarray(0, bufsize), address as Address<F>];
   }
 
@@ -570,6 +549,7 @@ class Socket<F extends AddressFamily = AF_INET> {
    * @throws OSError ENOTCONN; RangeError for another `how`
    */
   shutdown(how: number): void {
+    if (this.#datagram !== undefined) throw unsupported("shutdown", "shutdown() of a datagram socket");
     const stream = this.#connected("shutdown");
     if (how !== k.SHUT_RD && how !== k.SHUT_WR && how !== k.SHUT_RDWR) {
       throw new RangeError(`shutdown: how is SHUT_RD, SHUT_WR or SHUT_RDWR, not ${how}`);
@@ -587,26 +567,31 @@ class Socket<F extends AddressFamily = AF_INET> {
     this.#closed = true;
     this.#connecting?.abort(closedError("connect"));
     if (this.#stream !== undefined) {
-      if (this.#options.has(`${k.SOL_SOCKET} ${k.SO_LINGER}`)) this.#stream.closeAtOnce();
+      if (this.#lingers) this.#stream.closeAtOnce();
       else this.#stream.close();
     } else if (this.#listener !== undefined) this.#listener.close();
     else if (this.#datagram !== undefined) this.#datagram.close();
-    else if (this.#connecting === undefined || this.#fd >= 0) this.#closeUnadopted();
+    else if (!this.#opening) closeDescriptor(this.#fd);
+    // A descriptor that Bun is connecting is closed by the abort above.
+    this.#fd = -1;
   }
 
-  #closeUnadopted(): void {
-    // A descriptor that Bun is connecting is closed by the abort above.
-    if (this.#connecting === undefined) closeDescriptor(this.#fd);
-    this.#fd = -1;
+  /** Whether SO_LINGER is on: a C int that says so, and the seconds. */
+  get #lingers(): boolean {
+    const value = this.#options.get(`${k.SOL_SOCKET} ${k.SO_LINGER}`)?.[2];
+    return value instanceof Uint8Array && value.subarray(0, 4).some((byte) => byte !== 0);
   }
 
   /**
    * Gives the descriptor away, open, and closes the object.
    * @returns a descriptor of the same socket, mostly with the same number
-   * @throws OSError EBUSY while received bytes wait: they would be lost
+   * @throws OSError EBUSY while received bytes wait: they would be lost; EALREADY while it connects
    */
   detach(): number {
     this.#check("detach");
+    if (this.#connecting !== undefined) {
+      throw osError({ code: "EALREADY", syscall: "detach", reason: "the connection is under way" });
+    }
     const fd = this.fileno();
     const stream = this.#stream;
     if (stream?.readable || stream?.owing) {
@@ -670,8 +655,18 @@ class Socket<F extends AddressFamily = AF_INET> {
     if (!(Number.isInteger(buflen) && buflen >= 0 && buflen <= 1024)) {
       throw new RangeError(`getsockopt: a buflen is 0 to 1024 bytes, not ${buflen}`);
     }
+    if (level === k.SOL_SOCKET && optname === k.SO_ERROR && buflen === 0) {
+      // Asking the kernel takes the error away, and Bun would believe that the connection stands.
+      if (this.#opening) return 0;
+      const error = this.#connectError;
+      // The descriptor that failed is gone, and this is how a connect that is not waited for is asked about.
+      if (error instanceof OSError) {
+        this.#connectError = undefined;
+        return error.errno;
+      }
+    }
     const bytes = getOption(this.fileno(), level, optname, buflen || 4);
-    return buflen === 0 ? new Int32Array(bytes.slice().buffer)[0]! : Buffer.from(bytes);
+    return buflen === 0 ? firstInt(bytes) : Buffer.from(bytes);
   }
 
   /**
@@ -706,7 +701,13 @@ class Socket<F extends AddressFamily = AF_INET> {
       yield* this.#connections() as unknown as AsyncGenerator<Bytes, void, undefined>;
       return;
     }
-    for (let bytes = await this.recv(STEP); bytes.length > 0; bytes = await this.recv(STEP)) yield bytes;
+    // An empty datagram is no end.
+    const endless = this.#datagram !== undefined;
+    for (;;) {
+      const bytes = await this.recv(STEP);
+      if (bytes.length === 0 && !endless) return;
+      yield bytes;
+    }
   }
 
   async *#connections(): AsyncGenerator<[Socket<F>, Address<F>], void, undefined> {
@@ -786,11 +787,31 @@ class Socket<F extends AddressFamily = AF_INET> {
 
 export type { Socket };
 
-/** "" is every interface. */
+/** A C int, of which the kernel may give fewer bytes than four. */
+function firstInt(bytes: Uint8Array): number {
+  const whole = new Int32Array(1);
+  new Uint8Array(whole.buffer).set(bytes.subarray(0, 4));
+  return whole[0]!;
+}
+
+/** "" is every interface; "<broadcast>" is every host of an IPv4 network, as in Python. */
 function everyInterface(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
-  if (typeof address === "string" || address[0] !== "") return address;
-  const [, ...rest] = address;
-  return [family === AF_INET6 ? "::" : "0.0.0.0", ...rest] as unknown as AnyAddressLike;
+  if (typeof address === "string") return address;
+  const [host, ...rest] = address;
+  const broadcast = host === "<broadcast>" && family === AF_INET;
+  if (host !== "" && !broadcast) return address;
+  const its = broadcast ? "255.255.255.255" : family === AF_INET6 ? "::" : "0.0.0.0";
+  return [its, ...rest] as unknown as AnyAddressLike;
+}
+
+/** What bind() takes: an address that is known without a look-up. @throws gaierror for a name */
+function ownAddress(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
+  if (typeof address === "string") return address;
+  const [host, ...rest] = everyInterface(family, address) as Inet6Address;
+  const known =
+    host === "localhost" ? [family, family === AF_INET6 ? "::1" : "127.0.0.1"] : literalHost(host);
+  if (known?.[0] !== family) throw noLookup(host, "bind");
+  return [known[1], ...rest] as unknown as AnyAddressLike;
 }
 
 /** The address with its name looked up; "" is this machine. */
@@ -824,10 +845,11 @@ function make(
   fileno: number | null = null,
 ): Socket<AddressFamily> {
   if (fileno === null) return new Socket(family ?? AF_INET, type ?? SOCK_STREAM, proto, null);
+  if (!Number.isInteger(fileno) || fileno < 0)
+    throw new RangeError(`socket: a descriptor is a whole number from 0 on, not ${fileno}`);
   // Of a given descriptor the kernel knows what it is.
   const ask = (option: number | undefined, given: number | undefined, preset: number): number => {
-    const known =
-      option !== undefined && new Int32Array(getOption(fileno, k.SOL_SOCKET, option, 4).slice().buffer)[0];
+    const known = option !== undefined && firstInt(getOption(fileno, k.SOL_SOCKET, option, 4));
     return given ?? (known || preset);
   };
   const its = ask(k.SO_DOMAIN, family, AF_INET) as AddressFamily;

@@ -1,25 +1,9 @@
 import { describe, expect, test } from "bun:test";
-import { replyNamed, type ReplyName } from "../src/echo/reply.ts";
+import { replyNamed } from "../src/echo/reply.ts";
 import { Connection, type ConnectionUser } from "../src/net/connection.ts";
 import { RING_SLOTS, RingPool } from "../src/net/ring-buffer.ts";
+import { CAPACITY, echoing } from "./support/echoing.ts";
 import { FakeSocket } from "./support/fake-socket.ts";
-import { Random, withSeed } from "./support/random.ts";
-
-const CAPACITY = 1000;
-
-/** A connection as the echo server makes it, on a fake socket; `ends` are the errors it was closed with. */
-function echoing(socket: FakeSocket, name: ReplyName = "raw", recvSize?: number) {
-  const reply = replyNamed(name, recvSize);
-  const ends: unknown[] = [];
-  const user: ConnectionUser = {
-    received: reply.received,
-    drained: reply.drained,
-    ended: (connection) => connection.finish(),
-    closed: (_, error) => void ends.push(error),
-  };
-  const connection = new Connection(socket, user, new RingPool(CAPACITY));
-  return { connection, ends, reply };
-}
 
 const bytes = (length: number, first = 0): Buffer =>
   Buffer.from(Array.from({ length }, (_, i) => (first + i) % 251));
@@ -363,153 +347,8 @@ describe("age", () => {
   });
 });
 
-describe("recv-sized slicing", () => {
-  test("raw: no write offers more, and the bytes are the same", () => {
-    const socket = new FakeSocket(25);
-    const { connection } = echoing(socket, "raw", 10);
-    connection.onData(bytes(32));
-    expect(socket.calls).toEqual(["write 10 -> 10", "write 10 -> 10", "write 10 -> 5"]);
-    socket.room = Infinity;
-    connection.onDrain();
-    expect(socket.calls.slice(3)).toEqual(["write 7 -> 7"]);
-    expect(socket.bytes).toEqual(bytes(32));
-    expect(connection).toMatchObject({ copied: 0, held: 0 });
-  });
-
-  test("tutorial: the banner, then OK... before each slice of at most the size, one copy of each byte", () => {
-    const socket = new FakeSocket();
-    const { connection, reply } = echoing(socket, "tutorial", 4);
-    reply.opened(connection);
-    connection.onData(Buffer.from("abcdefghij"));
-    connection.onData(Buffer.from("k"));
-    expect(socket.bytes.toString()).toBe(
-      "Welcome to the server. Type something and hit enter\nOK...abcdOK...efghOK...ijOK...k",
-    );
-    expect(connection.copied).toBe(11);
-  });
-
-  test("tutorial: 1024 bytes are one recv, 1025 are two", () => {
-    const socket = new FakeSocket();
-    const { connection } = echoing(socket, "tutorial");
-    connection.onData(bytes(1024));
-    expect(socket.bytes).toEqual(Buffer.concat([Buffer.from("OK..."), bytes(1024)]));
-    connection.onData(bytes(1025));
-    expect(connection.sent).toBe(1029 + 1025 + 10);
-  });
-
-  test("raw: a tiny size has its bound of writes an event, and goes on in the next turn", async () => {
-    const socket = new FakeSocket();
-    const { connection } = echoing(socket, "raw", 1);
-    connection.onData(bytes(1000));
-    expect(connection.sent).toBeLessThan(300);
-    while (connection.held > 0) await new Promise((resolve) => setImmediate(resolve));
-    expect(socket.bytes).toEqual(bytes(1000));
-  });
-
-  test("tutorial: a small recv size does not multiply what is held", () => {
-    const socket = new FakeSocket(0);
-    const { connection } = echoing(socket, "tutorial", 1);
-    connection.onData(bytes(524_288));
-    expect(connection.held).toBeLessThan(524_288 + 65_536 + 6);
-  });
-});
-
 test("an owner that writes a second piece past the first one is told so", () => {
   const { connection } = echoing(new FakeSocket(1));
   connection.write(bytes(3));
   expect(() => connection.write(bytes(3))).toThrow("not out yet");
-});
-
-/** What a peer should have got for what it sent, were everything out. */
-function expected(name: ReplyName, sent: readonly Buffer[], recvSize: number): Buffer {
-  if (name === "raw") return Buffer.concat(sent);
-  const replies: Buffer[] = [Buffer.from("Welcome to the server. Type something and hit enter\n")];
-  for (const chunk of sent) {
-    for (let at = 0; at < chunk.length; at += recvSize) {
-      replies.push(Buffer.from("OK..."), chunk.subarray(at, at + recvSize));
-    }
-  }
-  return Buffer.concat(replies);
-}
-
-/** Random events, the way Bun may send them, until the connection is closed; the invariants after each. */
-function live(seed: number, name: ReplyName): void {
-  const random = new Random(seed);
-  const recvSize = random.between(1, 200);
-  const socket = new FakeSocket(random.between(0, 2000));
-  const { connection, ends, reply } = echoing(socket, name, recvSize);
-  const chunks: Buffer[] = [];
-  let largest = 0;
-  let fin = false;
-  let graceful = true;
-  reply.opened(connection);
-  const check = (): void => {
-    const whole = expected(name, chunks, recvSize);
-    const got = socket.bytes;
-    expect(got.equals(whole.subarray(0, got.length))).toBe(true);
-    if (connection.closed) return;
-    if (name === "raw") {
-      expect(connection.received).toBe(connection.sent + connection.held);
-      expect(connection.copied).toBe(0);
-    }
-    expect(connection.held).toBeLessThanOrEqual(CAPACITY + largest + 65_536 + 1029);
-    expect(connection.paused).toBe(socket.paused);
-    if (connection.held === 0) expect(socket.paused).toBe(false);
-    if (socket.shutDown) expect(connection.held).toBe(0);
-  };
-  for (let step = 0; step < 300 && !connection.closed; step++) {
-    const dice = random.between(0, 99);
-    if (dice < 45 && !socket.paused && !fin) {
-      const chunk = random.bytes(random.chance(0.1) ? random.between(1, 3000) : random.between(1, 100));
-      largest = Math.max(largest, chunk.length);
-      if (!socket.shutDown) chunks.push(chunk);
-      connection.onData(chunk);
-    } else if (dice < 85) {
-      if (random.chance(0.8)) socket.room += random.between(0, 500);
-      connection.onDrain();
-    } else if (dice < 87 && !fin && !socket.paused) {
-      fin = true;
-      connection.onEnd();
-    } else if (dice < 88) {
-      connection.finish();
-    } else if (dice < 89 && random.chance(0.3)) {
-      socket.broken = true;
-      graceful = false;
-    } else if (dice < 90 && random.chance(0.3)) {
-      // Bun's own close: the descriptor is gone before the event.
-      graceful = false;
-      socket.gone = "terminate";
-      connection.onClose(random.chance(0.5) ? new Error("ECONNRESET") : undefined);
-    } else if (dice < 91 && random.chance(0.3) && socket.paused) {
-      // The peer resets while it is paused: Bun hands over what the kernel has, then the end, then the error.
-      graceful = false;
-      socket.broken = true;
-      for (let i = 0; i < 3; i++) connection.onData(random.bytes(3000));
-      connection.onEnd();
-      connection.onClose(new Error("ECONNRESET"));
-    } else connection.age(1);
-    check();
-  }
-  // Whatever happened: let the kernel take everything and the peer end, and it is over, with every byte out.
-  for (let step = 0; !connection.closed && step < 10_000; step++) {
-    socket.room += 1000;
-    connection.onDrain();
-    if (!socket.paused && !fin) {
-      fin = true;
-      connection.onEnd();
-    }
-    check();
-  }
-  expect(connection.closed).toBe(true);
-  expect(connection.held).toBe(0);
-  expect(ends.length).toBe(1);
-  if (graceful) expect(socket.bytes.equals(expected(name, chunks, recvSize))).toBe(true);
-}
-
-describe("whatever the peer and the kernel do, the invariants hold", () => {
-  for (const name of ["raw", "tutorial"] as const) {
-    test(`${name}, 300 seeds`, () => {
-      for (let seed = 1; seed <= 300; seed++) withSeed(seed, () => live(seed, name));
-    });
-  }
 });

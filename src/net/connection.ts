@@ -205,7 +205,8 @@ export class Connection {
     if (length === 0) return 0;
     const sent = this.#socket.write(piece, offset, length);
     if (sent < 0) {
-      this.#broken();
+      // Nothing is lost by going on: what the peer said before it closed can still be read, and its end is told.
+      this.#shut = true;
       return -1;
     }
     this.sent += sent;
@@ -228,7 +229,7 @@ export class Connection {
    */
   shutdown(): void {
     if (this.#shut || this.closed) return;
-    if (!this.writable) throw new Error("shutdown: a piece is not out yet");
+    if (this.#tail !== null) throw new Error("shutdown: a piece is not out yet");
     this.#shut = true;
     this.#socket.shutdown();
   }

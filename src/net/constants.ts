@@ -57,11 +57,27 @@ const linux = {
   EAI_NONAME: -2,
   EAI_SERVICE: -8,
   EAI_SOCKTYPE: -7,
+  SO_DEBUG: 1,
+  SO_PRIORITY: 12,
+  SO_PASSCRED: 16,
+  SO_PEERCRED: 17,
+  SO_BINDTODEVICE: 25,
+  SO_PEERSEC: 31,
+  SO_PASSSEC: 34,
+  SO_MARK: 36,
+  SO_INCOMING_CPU: 49,
+  TCP_SYNCNT: 7,
+  TCP_LINGER2: 8,
+  TCP_DEFER_ACCEPT: 9,
+  TCP_WINDOW_CLAMP: 10,
+  TCP_CONGESTION: 13,
+  TCP_NOTSENT_LOWAT: 25,
+  EAI_ADDRFAMILY: -9,
+  EAI_OVERFLOW: -12,
+  EAI_SYSTEM: -11,
   /** Flags of socket(2) itself. */
   SOCK_NONBLOCK: 0o4000,
   SOCK_CLOEXEC: 0o2000000,
-  RLIMIT_NOFILE: 7,
-  F_DUPFD_CLOEXEC: 1030,
 };
 
 const darwin: { [Name in keyof typeof linux]: number | undefined } = {
@@ -107,10 +123,26 @@ const darwin: { [Name in keyof typeof linux]: number | undefined } = {
   EAI_NONAME: 8,
   EAI_SERVICE: 9,
   EAI_SOCKTYPE: 10,
+  SO_DEBUG: 1,
+  SO_PRIORITY: undefined,
+  SO_PASSCRED: undefined,
+  SO_PEERCRED: undefined,
+  SO_BINDTODEVICE: undefined,
+  SO_PEERSEC: undefined,
+  SO_PASSSEC: undefined,
+  SO_MARK: undefined,
+  SO_INCOMING_CPU: undefined,
+  TCP_SYNCNT: undefined,
+  TCP_LINGER2: undefined,
+  TCP_DEFER_ACCEPT: undefined,
+  TCP_WINDOW_CLAMP: undefined,
+  TCP_CONGESTION: undefined,
+  TCP_NOTSENT_LOWAT: 513,
+  EAI_ADDRFAMILY: 1,
+  EAI_OVERFLOW: 14,
+  EAI_SYSTEM: 11,
   SOCK_NONBLOCK: undefined,
   SOCK_CLOEXEC: undefined,
-  RLIMIT_NOFILE: 8,
-  F_DUPFD_CLOEXEC: 67,
 };
 
 // Elsewhere the numbers do not matter: nothing that takes them can be called there.
@@ -141,6 +173,10 @@ export const TCP_NODELAY = 1;
 export const INADDR_ANY = 0;
 export const INADDR_LOOPBACK = 0x7f000001;
 export const INADDR_BROADCAST = 0xffffffff;
+export const INADDR_NONE = 0xffffffff;
+export const INADDR_UNSPEC_GROUP = 0xe0000000;
+export const INADDR_ALLHOSTS_GROUP = 0xe0000001;
+export const INADDR_MAX_LOCAL_GROUP = 0xe00000ff;
 
 export const {
   SOL_SOCKET,
@@ -184,8 +220,24 @@ export const {
   EAI_NONAME,
   EAI_SERVICE,
   EAI_SOCKTYPE,
+  SO_DEBUG,
+  SO_PRIORITY,
+  SO_PASSCRED,
+  SO_PEERCRED,
+  SO_BINDTODEVICE,
+  SO_PEERSEC,
+  SO_PASSSEC,
+  SO_MARK,
+  SO_INCOMING_CPU,
+  TCP_SYNCNT,
+  TCP_LINGER2,
+  TCP_DEFER_ACCEPT,
+  TCP_WINDOW_CLAMP,
+  TCP_CONGESTION,
+  TCP_NOTSENT_LOWAT,
+  EAI_ADDRFAMILY,
+  EAI_OVERFLOW,
+  EAI_SYSTEM,
   SOCK_NONBLOCK,
   SOCK_CLOEXEC,
-  RLIMIT_NOFILE,
-  F_DUPFD_CLOEXEC,
 } = here;

@@ -131,7 +131,8 @@ export class DatagramSocket {
       fd: this.#fd,
       socket: {
         data: (_: unknown, bytes: Buffer, port: number, host: string) => this.#received(bytes, port, host),
-        error: (_: unknown, error: unknown) => this.#failed(asOSError(error, "recv")),
+        // Bun gives the error alone, and its types say that the socket comes first.
+        error: (...told: unknown[]) => this.#failed(asOSError(told.at(-1), "recv")),
       },
     };
     const opened = Bun.udpSocket(options as unknown as Bun.udp.SocketOptions<"buffer">);

@@ -11,9 +11,12 @@ import {
   type AnyAddress,
   type AnyAddressLike,
 } from "./address.ts";
-import { AF_UNIX, F_DUPFD_CLOEXEC, SOCK_CLOEXEC, SOCK_NONBLOCK, type AddressFamily } from "./constants.ts";
+import { AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, type AddressFamily } from "./constants.ts";
 import { osError } from "./errors.ts";
 import { fail, lastError, libc, requireLibc } from "./libc.ts";
+
+/** fcntl(2)'s command. Python's module does not have it, so that it is not among the constants. */
+const F_DUPFD_CLOEXEC = process.platform === "darwin" ? 67 : 1030;
 
 /** Where socket(2) takes no flags, Bun sets O_NONBLOCK when it adopts the descriptor. */
 const FLAGS = (SOCK_NONBLOCK ?? 0) | (SOCK_CLOEXEC ?? 0);
@@ -41,6 +44,12 @@ export function bindDescriptor(fd: number, family: AddressFamily, address: AnyAd
   const c = requireLibc("bind");
   const bytes = encodeAddress(family, address);
   if (c.bind(fd, ptr(bytes), bytes.length) !== 0) fail(c, "bind", addressText(address));
+}
+
+/** listen(2). @throws OSError EADDRINUSE, EINVAL, EOPNOTSUPP */
+export function listenDescriptor(fd: number, backlog: number): void {
+  const c = requireLibc("listen");
+  if (c.listen(fd, backlog) !== 0) fail(c, "listen", `backlog ${backlog}`);
 }
 
 /**

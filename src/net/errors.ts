@@ -131,7 +131,7 @@ export const errnoName = (errno: number): string => NAMES.get(Math.abs(errno)) ?
  */
 export function asOSError(error: unknown, syscall: string, address?: string): OSError {
   if (error instanceof OSError) return error;
-  const told = error as { code?: unknown; errno?: unknown; message?: unknown };
+  const told = (error ?? {}) as { code?: unknown; errno?: unknown; message?: unknown };
   const code =
     typeof told.code === "string"
       ? told.code

@@ -5,7 +5,7 @@
  */
 import { dlopen, ptr, read } from "bun:ffi";
 import { readFileSync } from "node:fs";
-import { RLIMIT_NOFILE, SO_RCVBUF, SOL_SOCKET } from "./constants.ts";
+import { SO_RCVBUF, SOL_SOCKET } from "./constants.ts";
 import { errnoName, osError } from "./errors.ts";
 
 const address = ["i32", "ptr", "i32"] as const;
@@ -37,8 +37,9 @@ const platforms = {
     errno: "__errno_location",
     /** Linux reports twice what was asked for, the half being its own bookkeeping (socket(7)). */
     bufferFactor: 2,
+    RLIMIT_NOFILE: 7,
   },
-  darwin: { libraries: ["libSystem.B.dylib"], errno: "__error", bufferFactor: 1 },
+  darwin: { libraries: ["libSystem.B.dylib"], errno: "__error", bufferFactor: 1, RLIMIT_NOFILE: 8 },
 } as const;
 
 function load() {
@@ -129,7 +130,7 @@ export function setReceiveBuffer(fd: number, bytes: number): void {
 export function descriptorLimit(): number | undefined {
   if (libc === undefined) return undefined;
   const limit = new BigUint64Array(2);
-  if (libc.getrlimit(RLIMIT_NOFILE, ptr(limit)) !== 0) fail(libc, "getrlimit", "RLIMIT_NOFILE");
+  if (libc.getrlimit(libc.RLIMIT_NOFILE, ptr(limit)) !== 0) fail(libc, "getrlimit", "RLIMIT_NOFILE");
   return Number(limit[0]);
 }
 

@@ -2,10 +2,11 @@
  * Names to addresses: getaddrinfo. It changes when what can be asked does. Bun looks the name up; numbers and the
  * order of the answers are Python's.
  */
-import { inet_pton, type Inet6Address, type InetAddress } from "./address.ts";
+import { inet_aton, inet_ntop, inet_pton, type Inet6Address, type InetAddress } from "./address.ts";
 import {
   AF_INET,
   AF_INET6,
+  EAI_ADDRFAMILY,
   EAI_AGAIN,
   EAI_FAIL,
   EAI_FAMILY,
@@ -29,30 +30,28 @@ export type AddressInfo = [
   sockaddr: InetAddress | Inet6Address,
 ];
 
-const CODES = { EAI_AGAIN, EAI_FAIL, EAI_FAMILY, EAI_NONAME, EAI_SERVICE, EAI_SOCKTYPE };
+const CODES = { EAI_ADDRFAMILY, EAI_AGAIN, EAI_FAIL, EAI_FAMILY, EAI_NONAME, EAI_SERVICE, EAI_SOCKTYPE };
 
 function unresolved(code: keyof typeof CODES, address: string, reason: string, cause?: unknown): gaierror {
   return new gaierror({ code, errno: Math.abs(CODES[code]), syscall: "getaddrinfo", address, reason, cause });
 }
 
-const literalFamily = (host: string): AF_INET | AF_INET6 | undefined => {
-  for (const family of [AF_INET, AF_INET6]) {
-    try {
-      inet_pton(family, host);
-      return family as AF_INET | AF_INET6;
-    } catch {
-      // Not of this family; a name is of neither.
-    }
+/** A literal address with its family, in its standard form: "127.1" is 127.0.0.1. A name gives undefined. */
+export function literalHost(host: string): [family: AF_INET | AF_INET6, host: string] | undefined {
+  try {
+    if (host.includes(":")) return [AF_INET6, inet_ntop(AF_INET6, inet_pton(AF_INET6, host))];
+    return [AF_INET, inet_ntop(AF_INET, inet_aton(host))];
+  } catch {
+    return undefined;
   }
-  return undefined;
-};
+}
 
 /** The addresses of a host, literal ones without a look-up. @throws gaierror */
 async function hosts(host: string, family: number): Promise<[AF_INET | AF_INET6, string][]> {
-  const literal = literalFamily(host);
+  const literal = literalHost(host);
   if (literal !== undefined) {
-    if (family === 0 || family === literal) return [[literal, host]];
-    throw unresolved("EAI_NONAME", host, "the address is of another family");
+    if (family === 0 || family === literal[0]) return [literal];
+    throw unresolved("EAI_ADDRFAMILY", host, "the address is of another family");
   }
   try {
     const found = await Bun.dns.lookup(host, {
@@ -127,6 +126,16 @@ export async function resolve(
   }
   return answers;
 }
+
+/** For a call that cannot wait for a name service. */
+export const noLookup = (host: string, syscall: string): gaierror =>
+  new gaierror({
+    code: "EAI_NONAME",
+    errno: Math.abs(EAI_NONAME),
+    syscall,
+    address: host,
+    reason: "a name is not looked up here: give its address, as getaddrinfo() tells it",
+  });
 
 /** The first literal address of the family; literal ones at once. @throws gaierror */
 export async function literal(host: string, family: AddressFamily): Promise<string> {

@@ -4,13 +4,13 @@
  * How bytes are kept and sent is the connection's business.
  */
 import type { AnyAddress } from "./address.ts";
-import { Connection, connectionEvents, type ConnectionUser } from "./connection.ts";
-import { closeDescriptor } from "./descriptor.ts";
-import { asOSError, busyError, closedError, osError, SSLError, wouldBlock, type OSError } from "./errors.ts";
-
+import { Connection, type ConnectionUser } from "./connection.ts";
+import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
 import { RingPool } from "./ring-buffer.ts";
 import { streamSocket } from "./stream-socket.ts";
 import { abortReason, Alarm, Waiter } from "./waiter.ts";
+
+export { adoptStream, openStream } from "./open-stream.ts";
 
 /** Received bytes that wait for recv(), for each socket; one chunk of at most 512 KiB may come on top. */
 const RING = 65_536;
@@ -26,15 +26,15 @@ const rings = new RingPool(RING);
 const NOTHING = Buffer.alloc(0);
 const DONE: Promise<void> = Promise.resolve();
 
-/** A send or sendall that the kernel has not finished. */
-class Writer extends Waiter<number> {
-  readonly all: boolean;
+/** A send or sendall that the kernel has not finished. A sendall resolves to nothing. */
+class Writer extends Waiter<number | void> {
+  readonly call: "send" | "sendall";
   readonly bytes: Uint8Array;
   offset: number;
 
   constructor(call: "send" | "sendall", bytes: Uint8Array, offset: number) {
     super(call);
-    this.all = call === "sendall";
+    this.call = call;
     this.bytes = bytes;
     this.offset = offset;
   }
@@ -155,17 +155,17 @@ export class Stream implements ConnectionUser {
       // What the kernel takes at once costs no promise of its own.
       const sent = this.#connection.send(bytes, 0);
       if (sent === bytes.length && !this.#finWanted) return DONE;
-      return this.#write("sendall", bytes, sent, timeout) as Promise<unknown> as Promise<void>;
+      return this.#write("sendall", bytes, sent, timeout) as Promise<void>;
     }
     if (signal?.aborted) return Promise.reject(abortReason(signal));
     const sent = this.#writers.length === 0 ? this.#connection.send(bytes, 0) : 0;
-    return this.#write("sendall", bytes, sent, timeout, signal) as Promise<unknown> as Promise<void>;
+    return this.#write("sendall", bytes, sent, timeout, signal) as Promise<void>;
   }
 
   send(bytes: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<number> {
     if (signal?.aborted) return Promise.reject(abortReason(signal));
     const sent = this.#writers.length === 0 ? this.#connection.send(bytes, 0) : 0;
-    return this.#write("send", bytes, sent, timeout, signal);
+    return this.#write("send", bytes, sent, timeout, signal) as Promise<number>;
   }
 
   /** What remains to be done after the first try, which gave `sent`. */
@@ -175,16 +175,15 @@ export class Stream implements ConnectionUser {
     sent: number,
     timeout: number | null,
     signal?: AbortSignal,
-  ): Promise<number> {
-    if (sent < 0 || this.#finWanted) {
-      return Promise.reject(
-        osError({ code: "EPIPE", syscall: call, reason: "nothing can be sent any more" }),
-      );
-    }
-    if (sent === bytes.length || (call === "send" && sent > 0)) return Promise.resolve(sent);
+  ): Promise<number | void> {
+    if (sent < 0 || this.#finWanted) return Promise.reject(brokenPipe(call));
+    if (call === "send" && (sent > 0 || bytes.length === 0)) return Promise.resolve(sent);
+    if (sent === bytes.length) return DONE;
     if (timeout === 0) {
       return Promise.reject(wouldBlock(call, `the kernel took ${sent} of ${bytes.length} bytes`));
     }
+    // Who gave up must not keep its bytes here while others come and give up.
+    if (this.#writers.length > 0) this.#writers = this.#writers.filter((writer) => writer.waiting);
     if (this.#writers.length >= MAX_WRITERS) {
       const reason = `${MAX_WRITERS} calls wait already to send on this socket`;
       return Promise.reject(osError({ code: "ENOBUFS", syscall: call, reason }));
@@ -199,21 +198,28 @@ export class Stream implements ConnectionUser {
     for (let writer = this.#writers[0]; writer !== undefined; writer = this.#writers[0]) {
       if (writer.waiting) {
         const sent = this.#connection.send(writer.bytes, writer.offset);
-        // A dead connection has told closed() already, which has rejected them all.
-        if (sent < 0) return;
+        if (sent < 0) {
+          this.#rejectWriters(brokenPipe);
+          break;
+        }
         writer.offset += sent;
-        if (writer.all ? writer.offset < writer.bytes.length : sent === 0) return;
-        writer.resolve(sent);
+        const all = writer.call === "sendall";
+        if (all ? writer.offset < writer.bytes.length : sent === 0) return;
+        writer.resolve(all ? undefined : sent);
       }
       this.#writers.shift();
     }
     if (this.#closing !== undefined) this.#finish();
-    else if (this.#finWanted) this.#connection.shutdown();
+    else if (this.#finWanted) this.#sendFin();
+  }
+
+  #rejectWriters(reason: (call: "send" | "sendall") => OSError): void {
+    for (const writer of this.#writers.splice(0)) writer.reject(reason(writer.call));
   }
 
   /** Whether a FIN must wait for pending calls. */
   get owing(): boolean {
-    return this.#writers.length > 0;
+    return this.#writers.some((writer) => writer.waiting);
   }
 
   // Ending.
@@ -230,7 +236,12 @@ export class Stream implements ConnectionUser {
   shutdownWrite(): void {
     if (this.#finWanted) return;
     this.#finWanted = true;
-    if (!this.owing) this.#connection.shutdown();
+    if (!this.owing) this.#sendFin();
+  }
+
+  /** A connection that is full takes a FIN only when it drains: the kernel could not send it earlier either. */
+  #sendFin(): void {
+    if (this.#connection.writable) this.#connection.shutdown();
   }
 
   /**
@@ -246,6 +257,8 @@ export class Stream implements ConnectionUser {
     this.#rest = [];
     if (this.#connection.closed) return;
     this.#connection.drop();
+    // A send of which the kernel has taken nothing promises nothing; a sendall is delivered.
+    for (const writer of this.#writers) if (writer.call === "send") writer.reject(closedError("send"));
     if (!this.owing) return this.#finish();
     this.#sentAtAlarm = this.#connection.sent;
     this.#closing.set(FLUSH_MS);
@@ -266,6 +279,8 @@ export class Stream implements ConnectionUser {
 
   /** Closes the descriptor now and says nothing to the peer that the kernel does not say: for SO_LINGER. */
   closeAtOnce(): void {
+    this.#reader.reject(closedError("recv"));
+    this.#rejectWriters(closedError);
     this.#connection.close();
   }
 
@@ -309,11 +324,17 @@ export class Stream implements ConnectionUser {
     if (reason === undefined) this.#reader.resolve(NOTHING);
     else if (this.#reader.waiting) this.#reader.reject(reason);
     else this.#error = reason;
-    const broken = reason ?? osError({ code: "EPIPE", syscall: "send" });
-    for (const writer of this.#writers.splice(0)) writer.reject(broken);
+    this.#rejectWriters((call) => (reason === undefined ? brokenPipe(call) : told(reason, call)));
     this.#gone.resolve();
   }
 }
+
+const brokenPipe = (syscall: string): OSError =>
+  osError({ code: "EPIPE", syscall, reason: "nothing can be sent any more" });
+
+/** The same error, of the call that it ends. */
+const told = ({ code, strerror, cause }: OSError, syscall: string): OSError =>
+  osError({ code, syscall, reason: strerror, cause });
 
 const timedOut = (): OSError =>
   osError({ code: "ETIMEDOUT", syscall: "close", reason: "the peer takes nothing of what it is still owed" });
@@ -325,81 +346,3 @@ const timedOut = (): OSError =>
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 export type TLS = Bun.TLSOptions & { serverName?: string };
-
-/**
- * Hands a connected or connecting descriptor to Bun, and waits until the connection stands; with TLS, until its
- * handshake is done. Whatever goes wrong, the descriptor is closed.
- * @param connected whether connect(2) said that it is connected already
- * @param address for the errors
- * @throws OSError; SSLError when the handshake fails
- */
-export async function openStream(
-  fd: number,
-  { connected, address, tls }: { connected: boolean; address: string; tls?: TLS | undefined },
-  timeout: number | null,
-  signal?: AbortSignal,
-): Promise<Stream> {
-  const waiter = new Waiter<void>("connect");
-  let stream: Stream | undefined;
-  const settle = (error?: unknown): void => {
-    if (stream !== undefined) stream.onOpen = undefined;
-    if (error === undefined) waiter.resolve();
-    else waiter.reject(asOSError(error, "connect", address));
-  };
-  const opened = waiter.wait(timeout, signal);
-  const events = {
-    ...connectionEvents,
-    open(socket: Bun.Socket<Connection>) {
-      stream = new Stream(socket, tls === undefined);
-      // With TLS, only the handshake shows that the connection stands.
-      stream.onOpen = tls === undefined ? settle : (error) => error !== undefined && settle(error);
-      if (connected && tls === undefined) settle();
-    },
-    drain(socket: Bun.Socket<Connection>) {
-      if (tls === undefined) settle();
-      connectionEvents.drain(socket);
-    },
-    handshake(_: Bun.Socket<Connection>, success: boolean, error: Error | null) {
-      settle(success ? undefined : handshakeError(error, address));
-    },
-  };
-  const options = { fd, allowHalfOpen: true, socket: events, ...(tls === undefined ? {} : { tls }) };
-  Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>).catch(settle);
-  try {
-    await opened;
-    return stream!;
-  } catch (error) {
-    if (stream === undefined) closeDescriptor(fd);
-    else stream.abort();
-    throw error;
-  }
-}
-
-/**
- * Hands a connected descriptor to Bun, which has it at once.
- * @throws OSError
- */
-export function adoptStream(fd: number): Stream {
-  let stream: Stream | undefined;
-  const open = (socket: Bun.Socket<Connection>): void => {
-    stream = new Stream(socket, true);
-  };
-  const options = { fd, allowHalfOpen: true, socket: { ...connectionEvents, open } };
-  Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>).catch(() => undefined);
-  if (stream !== undefined) return stream;
-  throw osError({ code: "ENOTSUP", syscall: "socket", reason: `this Bun does not adopt descriptor ${fd}` });
-}
-
-/** A handshake that failed, with OpenSSL's reason. */
-export function handshakeError(error: Error | null, address: string): SSLError {
-  const code = String((error as { code?: unknown } | null)?.code ?? "EPROTO");
-  const reason = error?.message ?? "the handshake failed";
-  return new SSLError({
-    code,
-    errno: 1,
-    syscall: "do_handshake",
-    address,
-    reason,
-    cause: error ?? undefined,
-  });
-}

@@ -1,0 +1,87 @@
+/**
+ * How a descriptor becomes a stream: connecting, with or without TLS, and adopting what is connected already. It
+ * changes when there is another way to begin.
+ */
+import { connectionEvents, type Connection } from "./connection.ts";
+import { closeDescriptor } from "./descriptor.ts";
+import { asOSError, osError, SSLError } from "./errors.ts";
+import { Stream, type TLS } from "./stream.ts";
+import { Waiter } from "./waiter.ts";
+
+/**
+ * Hands a connected or connecting descriptor to Bun, and waits until the connection stands; with TLS, until its
+ * handshake is done. Whatever goes wrong, the descriptor is closed.
+ * @param connected whether connect(2) said that it is connected already
+ * @param address for the errors
+ * @throws OSError; SSLError when the handshake fails
+ */
+export async function openStream(
+  fd: number,
+  { connected, address, tls }: { connected: boolean; address: string; tls?: TLS | undefined },
+  timeout: number | null,
+  signal?: AbortSignal,
+): Promise<Stream> {
+  const waiter = new Waiter<void>("connect");
+  let stream: Stream | undefined;
+  const settle = (error?: unknown): void => {
+    if (stream !== undefined) stream.onOpen = undefined;
+    if (error === undefined) waiter.resolve();
+    else waiter.reject(asOSError(error, "connect", address));
+  };
+  const opened = waiter.wait(timeout, signal);
+  const events = {
+    ...connectionEvents,
+    open(socket: Bun.Socket<Connection>) {
+      stream = new Stream(socket, tls === undefined);
+      // With TLS, only the handshake shows that the connection stands.
+      stream.onOpen = tls === undefined ? settle : (error) => error !== undefined && settle(error);
+      if (connected && tls === undefined) settle();
+    },
+    drain(socket: Bun.Socket<Connection>) {
+      if (tls === undefined) settle();
+      connectionEvents.drain(socket);
+    },
+    handshake(_: Bun.Socket<Connection>, success: boolean, error: Error | null) {
+      settle(success ? undefined : handshakeError(error, address));
+    },
+  };
+  const options = { fd, allowHalfOpen: true, socket: events, ...(tls === undefined ? {} : { tls }) };
+  Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>).catch(settle);
+  try {
+    await opened;
+    return stream!;
+  } catch (error) {
+    if (stream === undefined) closeDescriptor(fd);
+    else stream.abort();
+    throw error;
+  }
+}
+
+/**
+ * Hands a connected descriptor to Bun, which has it at once.
+ * @throws OSError
+ */
+export function adoptStream(fd: number): Stream {
+  let stream: Stream | undefined;
+  const open = (socket: Bun.Socket<Connection>): void => {
+    stream = new Stream(socket, true);
+  };
+  const options = { fd, allowHalfOpen: true, socket: { ...connectionEvents, open } };
+  Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>).catch(() => undefined);
+  if (stream !== undefined) return stream;
+  throw osError({ code: "ENOTSUP", syscall: "socket", reason: `this Bun does not adopt descriptor ${fd}` });
+}
+
+/** A handshake that failed, with OpenSSL's reason. */
+export function handshakeError(error: Error | null, address: string): SSLError {
+  const code = String((error as { code?: unknown } | null)?.code ?? "EPROTO");
+  const reason = error?.message ?? "the handshake failed";
+  return new SSLError({
+    code,
+    errno: 1,
+    syscall: "do_handshake",
+    address,
+    reason,
+    cause: error ?? undefined,
+  });
+}

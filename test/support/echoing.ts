@@ -1,0 +1,21 @@
+/** A connection with the echo server's user, on a fake socket. */
+import { replyNamed, type ReplyName } from "../../src/echo/reply.ts";
+import { Connection, type ConnectionUser } from "../../src/net/connection.ts";
+import { RingPool } from "../../src/net/ring-buffer.ts";
+import type { FakeSocket } from "./fake-socket.ts";
+
+export const CAPACITY = 1000;
+
+/** A connection as the echo server makes it, on a fake socket; `ends` are the errors it was closed with. */
+export function echoing(socket: FakeSocket, name: ReplyName = "raw", recvSize?: number) {
+  const reply = replyNamed(name, recvSize);
+  const ends: unknown[] = [];
+  const user: ConnectionUser = {
+    received: reply.received,
+    drained: reply.drained,
+    ended: (connection) => connection.finish(),
+    closed: (_, error) => void ends.push(error),
+  };
+  const connection = new Connection(socket, user, new RingPool(CAPACITY));
+  return { connection, ends, reply };
+}
