@@ -4,7 +4,7 @@
  * bound is kept here: what comes beyond it is reset.
  */
 import { connectionEvents, type Connection } from "./connection.ts";
-import { closeDescriptor, descriptorName } from "./descriptor.ts";
+import { descriptorName } from "./descriptor.ts";
 import { asOSError, closedError, osError, wouldBlock } from "./errors.ts";
 import { fail, requireLibc } from "./libc.ts";
 import { Stream, turn, type TLS } from "./stream.ts";
@@ -29,7 +29,7 @@ export class Listener {
   /**
    * @param fd bound (a TCP one that is not gets a port from the kernel)
    * @param backlog from 0 on; at least one connection can wait
-   * @throws OSError; the descriptor is closed then
+   * @throws OSError; the descriptor stays the caller's
    */
   constructor(fd: number, backlog: number, tls?: TLS) {
     const options = {
@@ -41,7 +41,6 @@ export class Listener {
     try {
       this.#listener = Bun.listen(options as unknown as Bun.TCPSocketListenOptions<Connection>);
     } catch (error) {
-      closeDescriptor(fd);
       throw asOSError(error, "listen");
     }
     this.setBacklog(fd, backlog);

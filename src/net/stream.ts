@@ -10,10 +10,11 @@ import { RingPool } from "./ring-buffer.ts";
 import { streamSocket } from "./stream-socket.ts";
 import { abortReason, Alarm, Waiter } from "./waiter.ts";
 
-export { adoptStream, openStream } from "./open-stream.ts";
-
-/** Received bytes that wait for recv(), for each socket; one chunk of at most 512 KiB may come on top. */
-const RING = 65_536;
+/**
+ * Received bytes that wait for recv(), for each socket; one chunk of at most 512 KiB may come on top. It is larger
+ * than a chunk, so that a loop of smaller recv calls does not pause and resume the socket for each.
+ */
+const RING = 1_048_576;
 /** How many sendall() and send() calls may wait on one socket. */
 const MAX_WRITERS = 1024;
 /** After close(), a peer that takes none of what it is still owed for so long is reset. */
@@ -66,8 +67,12 @@ export class Stream implements ConnectionUser {
   /** Called once, by the first thing that shows that the connection stands, or with what prevented it. */
   onOpen: ((error?: unknown) => void) | undefined;
 
+  /** Whether the descriptor alone carries the bytes as they are: not for TLS. */
+  readonly plain: boolean;
+
   /** @param plain whether the socket may be written past Bun: not for TLS */
   constructor(socket: Bun.Socket<Connection>, plain: boolean) {
+    this.plain = plain;
     this.#socket = socket;
     this.#connection = new Connection(plain ? streamSocket(socket) : socket, this, rings);
     socket.data = this.#connection;
@@ -313,7 +318,7 @@ export class Stream implements ConnectionUser {
 
   closed(connection: Connection, error: unknown): void {
     this.onOpen?.(error ?? osError({ code: "ECONNRESET", syscall: "connect" }));
-    const reason = error === undefined ? undefined : asOSError(error, "recv");
+    const reason = error === undefined ? undefined : resetBehindFin(asOSError(error, "recv"));
     this.#closing?.clear();
     if (this.#closing === undefined) {
       for (let rest = connection.take(Infinity); rest !== undefined; rest = connection.take(Infinity)) {
@@ -335,6 +340,10 @@ const brokenPipe = (syscall: string): OSError =>
 /** The same error, of the call that it ends. */
 const told = ({ code, strerror, cause }: OSError, syscall: string): OSError =>
   osError({ code, syscall, reason: strerror, cause });
+
+/** A reset that comes behind the peer's FIN is EPIPE in the kernel (tcp_reset); to who receives it is a reset. */
+const resetBehindFin = (error: OSError): OSError =>
+  error.code === "EPIPE" ? osError({ code: "ECONNRESET", syscall: "recv", cause: error }) : error;
 
 const timedOut = (): OSError =>
   osError({ code: "ETIMEDOUT", syscall: "close", reason: "the peer takes nothing of what it is still owed" });

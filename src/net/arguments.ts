@@ -1,0 +1,117 @@
+/**
+ * What a call is given, checked before anything changes: bytes, sizes, flags, timeouts, addresses, the trailing
+ * options. It changes when the form of an argument does.
+ */
+import * as k from "./constants.ts";
+import { AF_INET, AF_INET6, type AddressFamily } from "./constants.ts";
+import type { AnyAddressLike, Inet6Address } from "./address.ts";
+import { osError, type OSError } from "./errors.ts";
+import { literal, literalHost, noLookup } from "./resolve.ts";
+import type { TLS } from "./stream.ts";
+
+/** What recv and the like give: a Buffer, which is a Uint8Array. */
+export type Bytes = Buffer;
+/** What send and the like take: bytes, never a string. */
+export type BytesLike = ArrayBufferView | ArrayBuffer;
+
+/** The trailing argument of what is awaited. */
+export interface Options {
+  /** Ends the call with an AbortError; the socket stays usable. */
+  signal?: AbortSignal | undefined;
+}
+
+export interface ConnectOptions extends Options {
+  /** TLS over the connection, verified by default; `{}` for the system's certificates. */
+  tls?: TLS | undefined;
+}
+
+let defaultTimeout: number | null = null;
+
+/** Seconds that new sockets wait; null for ever. */
+export const getdefaulttimeout = (): number | null => defaultTimeout;
+
+/**
+ * Sets what new and accepted sockets wait.
+ * @param timeout seconds from 0 on, or null for ever
+ * @throws RangeError for a negative one
+ */
+export function setdefaulttimeout(timeout: number | null): void {
+  defaultTimeout = checkTimeout(timeout, "setdefaulttimeout");
+}
+
+export function checkTimeout(timeout: number | null, call: string): number | null {
+  if (timeout === null || timeout === undefined) return null;
+  if (typeof timeout !== "number") throw new TypeError(`${call}: a timeout is a number of seconds or null`);
+  if (!(timeout >= 0)) throw new RangeError(`${call}: a timeout is 0 or more seconds, not ${timeout}`);
+  return timeout === Infinity ? null : timeout;
+}
+
+/** As the transport counts. */
+export const milliseconds = (seconds: number | null): number | null =>
+  seconds === null ? null : seconds * 1000;
+
+/** The bytes, without a copy. @throws TypeError for a string, as in Python, and for what is no bytes */
+export function bytesOf(data: BytesLike, call: string): Uint8Array {
+  if (data instanceof Uint8Array) return data;
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  if (data instanceof ArrayBuffer) return new Uint8Array(data);
+  throw new TypeError(
+    `${call}: a bytes-like object is required, not ${typeof data}; Buffer.from(text) makes bytes`,
+  );
+}
+
+/** @throws RangeError below 0, TypeError for what is no whole number */
+export function checkSize(size: number, call: string): number {
+  if (!Number.isInteger(size))
+    throw new TypeError(`${call}: a size is a whole number of bytes, not ${String(size)}`);
+  if (size < 0) throw new RangeError(`${call}: a size is 0 or more bytes, not ${size}`);
+  return size;
+}
+
+/** Flags are said by their number, and none but 0 can be had. @throws OSError EOPNOTSUPP */
+export function checkFlags(flags: number | Options | undefined, call: string): void {
+  if (typeof flags !== "number" || flags === 0) return;
+  const { MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK } = k;
+  const names = Object.entries({ MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK })
+    .filter(([, flag]) => (flags & flag) !== 0)
+    .map(([name]) => name)
+    .join(" | ");
+  throw unsupported(call, `the flags ${names || `0x${flags.toString(16)}`}`);
+}
+
+export const unsupported = (call: string, what: string): OSError =>
+  osError({ code: "EOPNOTSUPP", syscall: call, reason: `${what} cannot be had on Bun` });
+
+/** The signal, wherever the trailing options stand. */
+export const signalOf = (...trailing: (number | Options | undefined)[]): AbortSignal | undefined =>
+  trailing.find((one): one is Options => typeof one === "object")?.signal;
+
+/** "" is every interface; "<broadcast>" is every host of an IPv4 network, as in Python. */
+export function everyInterface(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
+  if (typeof address === "string") return address;
+  const [host, ...rest] = address;
+  const broadcast = host === "<broadcast>" && family === AF_INET;
+  if (host !== "" && !broadcast) return address;
+  const its = broadcast ? "255.255.255.255" : family === AF_INET6 ? "::" : "0.0.0.0";
+  return [its, ...rest] as unknown as AnyAddressLike;
+}
+
+/** What bind() takes: an address that is known without a look-up. @throws gaierror for a name */
+export function ownAddress(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
+  if (typeof address === "string") return address;
+  const [host, ...rest] = everyInterface(family, address) as Inet6Address;
+  const known =
+    host === "localhost" ? [family, family === AF_INET6 ? "::1" : "127.0.0.1"] : literalHost(host);
+  if (known?.[0] !== family) throw noLookup(host, "bind");
+  return [known[1], ...rest] as unknown as AnyAddressLike;
+}
+
+/** The address with its name looked up; "" is this machine. */
+export async function literalAddress(
+  family: AddressFamily,
+  address: AnyAddressLike,
+): Promise<AnyAddressLike> {
+  if (typeof address === "string") return address;
+  const [host, ...rest] = everyInterface(family, address) as Inet6Address;
+  return [await literal(host, family), ...rest] as unknown as AnyAddressLike;
+}

@@ -1,0 +1,754 @@
+/**
+ * The socket object of Python's module: one descriptor, and what it has become, a stream, a listener or a datagram
+ * socket. It changes when one of its calls does. How bytes move is written in the rooms of those three.
+ */
+import {
+  addressText,
+  checkAddress,
+  type Address,
+  type AddressLike,
+  type AnyAddress,
+  type AnyAddressLike,
+} from "./address.ts";
+import {
+  bytesOf,
+  checkFlags,
+  checkSize,
+  checkTimeout,
+  getdefaulttimeout,
+  literalAddress,
+  ownAddress,
+  milliseconds,
+  signalOf,
+  unsupported,
+  type Bytes,
+  type BytesLike,
+  type ConnectOptions,
+  type Options,
+} from "./arguments.ts";
+import * as k from "./constants.ts";
+import { AF_INET, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, type AddressFamily } from "./constants.ts";
+import { DatagramSocket } from "./datagram.ts";
+import {
+  bindDescriptor,
+  closeDescriptor,
+  connectDescriptor,
+  descriptorName,
+  duplicateDescriptor,
+  getOption,
+  listenDescriptor,
+  openDescriptor,
+  setOption,
+} from "./descriptor.ts";
+import { closedError, OSError, osError } from "./errors.ts";
+import { Listener } from "./listener.ts";
+import { adoptStream, openStream } from "./open-stream.ts";
+import type { Stream, TLS } from "./stream.ts";
+import { within } from "./waiter.ts";
+
+/** The most that one `for await` step gives. */
+const STEP = 65_536;
+
+/** A listening socket, as create_server() and listen() give it: `for await (const [conn, address] of listener)`. */
+export interface ListeningSocket<F extends AddressFamily = AF_INET> extends Omit<
+  Socket<F>,
+  typeof Symbol.asyncIterator
+> {
+  /** accept() again and again, until the socket is closed. */
+  [Symbol.asyncIterator](): AsyncIterator<[conn: Socket<F>, address: Address<F>]>;
+}
+
+/** A descriptor or, from inside this file, a stream or a pair's end that Bun has already. */
+type Given = number | null | { readonly stream: Stream; readonly address: AnyAddress };
+
+export class Socket<F extends AddressFamily = AF_INET> {
+  readonly family: F;
+  readonly type: number;
+  readonly proto: number;
+
+  /** The descriptor until Bun has adopted it, -1 afterwards. */
+  #fd = -1;
+  #stream: Stream | undefined;
+  #listener: Listener | undefined;
+  #datagram: DatagramSocket | undefined;
+  #closed = false;
+  #connecting: AbortController | undefined;
+  /** Bun connects the descriptor, and closes it if it fails. */
+  #opening = false;
+  /** Why a connect that nobody waited for failed; told to the next call. */
+  #connectError: unknown;
+  /** Milliseconds, as the calls below take it. */
+  #timeout: number | null = milliseconds(getdefaulttimeout());
+  /** What was set, to be set again on a new descriptor after a connect that failed. */
+  readonly #options = new Map<string, [level: number, option: number, value: number | Uint8Array]>();
+  #bound: AnyAddressLike | undefined;
+  #tls: TLS | undefined;
+
+  constructor(family: F, type: number, proto: number, fileno: Given) {
+    // As in Python, the flags that socket(2) takes with the type are not part of it; close-on-exec is always set.
+    const nonBlocking = k.SOCK_NONBLOCK ?? 0;
+    this.type = type & ~(nonBlocking | (k.SOCK_CLOEXEC ?? 0));
+    if (this.type === k.SOCK_RAW) throw unsupported("socket", "SOCK_RAW");
+    if (this.type === SOCK_DGRAM && family === AF_UNIX) throw unsupported("socket", "SOCK_DGRAM of AF_UNIX");
+    if ((type & nonBlocking) !== 0) this.#timeout = 0;
+    this.family = family;
+    this.proto = proto;
+    if (typeof fileno === "object" && fileno !== null) this.#stream = fileno.stream;
+    else this.#adopt(fileno ?? openDescriptor(family, this.type, proto));
+  }
+
+  #adopt(fd: number): void {
+    this.#fd = fd;
+    if (this.type === SOCK_DGRAM) {
+      this.#datagram = new DatagramSocket(fd, this.family);
+      return;
+    }
+    // A new descriptor has no peer; one that was given may be connected.
+    try {
+      descriptorName(fd, "getpeername");
+    } catch (error) {
+      if ((error as OSError).code === "ENOTCONN") return;
+      throw error;
+    }
+    this.#stream = adoptStream(fd);
+    this.#fd = -1;
+  }
+
+  /** The descriptor's number; -1 when the socket is closed, or its connection has ended in both directions. */
+  fileno(): number {
+    if (this.#closed) return -1;
+    if (this.#stream !== undefined) return this.#stream.fd;
+    return this.#fd;
+  }
+
+  /** @throws OSError EBADF after close() */
+  #check(call: string): void {
+    if (this.#closed) throw closedError(call);
+  }
+
+  #connected(call: string): Stream {
+    this.#check(call);
+    if (this.#stream !== undefined) return this.#stream;
+    this.#throwConnectError();
+    throw osError({ code: "ENOTCONN", syscall: call, reason: "the socket is not connected" });
+  }
+
+  // Making connections.
+
+  /**
+   * Gives the socket its own address (bind(2)). "" as a host is every interface, "localhost" the loopback one; any
+   * other name is not looked up, which would have to wait.
+   * @throws OSError EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL when it has one; gaierror for a name; RangeError for a
+   *   port outside 0..65535
+   */
+  bind(address: AddressLike<F>): void {
+    this.#check("bind");
+    checkAddress(this.family, address, "bind");
+    const own = ownAddress(this.family, address);
+    bindDescriptor(this.fileno(), this.family, own);
+    // With the port that the kernel chose, for a connect that fails and is tried again.
+    this.#bound = this.getsockname();
+  }
+
+  /**
+   * Starts to listen (listen(2)).
+   * @param backlog how many connections may wait for accept(); what comes beyond is reset. 0 is as 1.
+   * @returns the socket itself, as one that can be iterated
+   * @throws OSError EADDRINUSE, and the socket is as before; EINVAL when it is connected, EOPNOTSUPP for a datagram socket
+   */
+  listen(backlog = 128): ListeningSocket<F> {
+    this.#check("listen");
+    if (!Number.isInteger(backlog))
+      throw new TypeError(`listen: a backlog is a whole number, not ${String(backlog)}`);
+    if (this.type === SOCK_DGRAM) throw osError({ code: "EOPNOTSUPP", syscall: "listen" });
+    if (this.#stream !== undefined || this.#connecting !== undefined)
+      throw osError({ code: "EINVAL", syscall: "listen" });
+    const most = Math.max(0, backlog);
+    if (this.#listener === undefined) {
+      // The kernel goes first: Bun would close the descriptor of a socket that cannot listen.
+      listenDescriptor(this.#fd, most);
+      this.#listener = new Listener(this.#fd, most, this.#tls);
+    } else this.#listener.setBacklog(this.#fd, most);
+    return this as unknown as ListeningSocket<F>;
+  }
+
+  /**
+   * Takes the next connection.
+   * @returns the new socket, with the default timeout, and the peer's address
+   * @throws OSError EINVAL before listen(), TimeoutError, BlockingIOError, EBADF when it is closed meanwhile
+   */
+  async accept(options?: Options): Promise<[conn: Socket<F>, address: Address<F>]> {
+    this.#check("accept");
+    // A descriptor that was given may listen already.
+    if (this.#listener === undefined && this.#fd >= 0 && this.#stream === undefined) {
+      if (this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) this.listen();
+    }
+    if (this.#listener === undefined) {
+      throw osError({
+        code: "EINVAL",
+        syscall: "accept",
+        reason: "the socket does not listen: call listen() first",
+      });
+    }
+    const stream = await this.#listener.accept(this.#timeout, options?.signal);
+    const address = (stream.peer ?? (this.family === AF_UNIX ? "" : ["0.0.0.0", 0])) as Address<F>;
+    return [new Socket(this.family, this.type, this.proto, { stream, address }), address];
+  }
+
+  /**
+   * Connects; a name is looked up.
+   * @throws ConnectionRefusedError, TimeoutError, gaierror, BlockingIOError EINPROGRESS when it does not wait, OSError
+   *   EISCONN, EALREADY, …; RangeError for a port outside 0..65535. The socket can be tried again.
+   */
+  async connect(address: AddressLike<F>, options?: ConnectOptions): Promise<void> {
+    this.#check("connect");
+    checkAddress(this.family, address, "connect");
+    if (this.#stream !== undefined || this.#listener !== undefined) {
+      throw osError({ code: "EISCONN", syscall: "connect", address: addressText(address) });
+    }
+    if (this.#connecting !== undefined) {
+      throw osError({ code: "EALREADY", syscall: "connect", address: addressText(address) });
+    }
+    // What an earlier connect came to that was not waited for, as the kernel tells it.
+    this.#throwConnectError();
+    const controller = new AbortController();
+    this.#connecting = controller;
+    const signals = options?.signal === undefined ? [] : [options.signal];
+    const signal = AbortSignal.any([controller.signal, ...signals]);
+    let underWay = false;
+    try {
+      underWay = await this.#connect(address, signal, options?.tls);
+    } finally {
+      if (!underWay && this.#connecting === controller) this.#connecting = undefined;
+    }
+    if (!underWay) return;
+    throw osError({
+      code: "EINPROGRESS",
+      syscall: "connect",
+      address: addressText(address),
+      reason: "the connection is under way",
+    });
+  }
+
+  #throwConnectError(): void {
+    const error = this.#connectError;
+    this.#connectError = undefined;
+    if (error !== undefined) throw error;
+  }
+
+  /** @returns whether it goes on in the background */
+  async #connect(address: AddressLike<F>, signal: AbortSignal, tls: TLS | undefined): Promise<boolean> {
+    const waits = this.#timeout !== 0;
+    const timeout = waits ? this.#timeout : null;
+    const began = performance.now();
+    const to = await within("connect", literalAddress(this.family, address), timeout, signal);
+    const text = addressText(address);
+    this.#check("connect");
+    if (this.#datagram !== undefined) {
+      connectDescriptor(this.#fd, this.family, to);
+      return false;
+    }
+    const fd = this.#fd;
+    const connected = connectDescriptor(fd, this.family, to);
+    const left = timeout === null ? null : Math.max(1, timeout - (performance.now() - began));
+    const own: TLS | undefined = tls && {
+      serverName: typeof address === "string" ? undefined! : address[0],
+      ...tls,
+    };
+    this.#opening = true;
+    const opened = openStream(fd, { connected, address: text, tls: own }, left, signal).then(
+      (stream) => {
+        this.#opening = false;
+        this.#fd = -1;
+        this.#stream = stream;
+        this.#connecting = undefined;
+      },
+      (error: unknown) => {
+        this.#opening = false;
+        this.#connecting = undefined;
+        if (!this.#closed) this.#reopen();
+        throw error;
+      },
+    );
+    if (waits || (connected && own === undefined)) {
+      await opened;
+      return false;
+    }
+    opened.catch((error: unknown) => (this.#connectError = error));
+    return true;
+  }
+
+  /** Bun has closed the descriptor that could not be connected: a new one takes its place, set as it was. */
+  #reopen(): void {
+    this.#fd = openDescriptor(this.family, this.type, this.proto);
+    for (const [level, option, value] of this.#options.values()) setOption(this.#fd, level, option, value);
+    if (this.#bound !== undefined) bindDescriptor(this.#fd, this.family, this.#bound);
+  }
+
+  /** connect(), which gives the errno instead of throwing an OSError; 0 when it stands. */
+  async connect_ex(address: AddressLike<F>, options?: ConnectOptions): Promise<number> {
+    try {
+      await this.connect(address, options);
+      return 0;
+    } catch (error) {
+      if (error instanceof OSError) return error.errno;
+      throw error;
+    }
+  }
+
+  // Reading.
+
+  /**
+   * Receives what is there, one byte at least.
+   * @param bufsize the most that is wanted, from 0 on; 0 is empty at once. Of a datagram the rest is lost.
+   * @returns 1 to bufsize bytes, or none at the peer's FIN
+   * @throws ConnectionResetError, TimeoutError, BlockingIOError, OSError ENOTCONN, EBUSY when another recv waits
+   */
+  recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes> {
+    const stream = this.#stream;
+    // The way of a loop that only receives: no promise but the one that is returned.
+    if (
+      flags === undefined &&
+      stream !== undefined &&
+      bufsize > 0 &&
+      Number.isInteger(bufsize) &&
+      !this.#closed
+    ) {
+      return stream.recv(bufsize, this.#timeout);
+    }
+    return this.#recv(bufsize, flags, options);
+  }
+
+  async #recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes> {
+    checkSize(bufsize, "recv");
+    checkFlags(flags, "recv");
+    const signal = signalOf(flags, options);
+    if (this.#datagram === undefined) return this.#connected("recv").recv(bufsize, this.#timeout, signal);
+    this.#check("recv");
+    const [bytes] = await this.#datagram.recv(this.#timeout, signal);
+    return bytes.subarray(0, bufsize);
+  }
+
+  /** recv() and the sender's address; null on a stream. */
+  async recvfrom(
+    bufsize: number,
+    flags?: number | Options,
+    options?: Options,
+  ): Promise<[bytes: Bytes, address: Address<F> | null]> {
+    checkSize(bufsize, "recvfrom");
+    checkFlags(flags, "recvfrom");
+    const signal = signalOf(flags, options);
+    if (this.#datagram === undefined) {
+      return [await this.#connected("recvfrom").recv(bufsize, this.#timeout, signal), null];
+    }
+    this.#check("recvfrom");
+    const [bytes, address] = await this.#datagram.recv(this.#timeout, signal);
+    return [bytes.subarray(0, bufsize), address as Address<F>];
+  }
+
+  /**
+   * Receives into a buffer, from its start; what is beyond the count stays as it was.
+   * @param nbytes the most that is wanted; 0 or nothing is the whole buffer
+   * @returns how many bytes came; 0 at the peer's FIN
+   * @throws RangeError when nbytes is negative or more than the buffer has; otherwise as recv()
+   */
+  async recv_into(
+    buffer: BytesLike,
+    nbytes?: number | Options,
+    flags?: number | Options,
+    options?: Options,
+  ): Promise<number> {
+    const [count] = await this.#into("recv_into", buffer, nbytes, flags, options);
+    return count;
+  }
+
+  /** recv_into() and the sender's address; null on a stream. */
+  recvfrom_into(
+    buffer: BytesLike,
+    nbytes?: number | Options,
+    flags?: number | Options,
+    options?: Options,
+  ): Promise<[count: number, address: Address<F> | null]> {
+    return this.#into("recvfrom_into", buffer, nbytes, flags, options);
+  }
+
+  async #into(
+    call: string,
+    buffer: BytesLike,
+    nbytes: number | Options | undefined,
+    flags: number | Options | undefined,
+    options: Options | undefined,
+  ): Promise<[number, Address<F> | null]> {
+    const whole = bytesOf(buffer, call);
+    const most = checkSize(typeof nbytes === "number" ? nbytes : 0, call) || whole.length;
+    if (most > whole.length)
+      throw new RangeError(`${call}: ${most} bytes do not fit in a buffer of ${whole.length}`);
+    checkFlags(flags, call);
+    const signal = signalOf(nbytes, flags, options);
+    const target = whole.subarray(0, most);
+    if (this.#datagram === undefined) {
+      return [await this.#connected(call).recvInto(target, this.#timeout, signal), null];
+    }
+    this.#check(call);
+    const [bytes, address] = await this.#datagram.recv(this.#timeout, signal);
+    target.set(bytes.subarray(0, most));
+    return [Math.min(bytes.length, most), address as Address<F>];
+  }
+
+  // Writing.
+
+  /**
+   * Sends as much as the kernel takes.
+   * @returns how many bytes it took, which may be fewer than there are: sendall() sends all
+   * @throws TypeError for a string; BrokenPipeError, ConnectionResetError, TimeoutError, BlockingIOError, ENOTCONN
+   */
+  async send(data: BytesLike, flags?: number | Options, options?: Options): Promise<number> {
+    const bytes = bytesOf(data, "send");
+    checkFlags(flags, "send");
+    const signal = signalOf(flags, options);
+    if (this.#datagram === undefined) return this.#connected("send").send(bytes, this.#timeout, signal);
+    this.#check("send");
+    return this.#datagram.send(bytes, undefined, this.#timeout, signal);
+  }
+
+  /**
+   * Sends all of it, or fails. The bytes must not be changed before it is done. Calls do not interleave.
+   * @throws as send(); how much was sent by then cannot be told
+   */
+  sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void> {
+    const stream = this.#stream;
+    // The way of a loop that only sends: no promise but the one that is returned.
+    if (flags === undefined && stream !== undefined && data instanceof Uint8Array && !this.#closed) {
+      return stream.sendall(data, this.#timeout);
+    }
+    return this.#sendall(data, flags, options);
+  }
+
+  async #sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void> {
+    const bytes = bytesOf(data, "sendall");
+    checkFlags(flags, "sendall");
+    if (this.#datagram !== undefined) await this.send(bytes, flags, options);
+    else await this.#connected("sendall").sendall(bytes, this.#timeout, signalOf(flags, options));
+  }
+
+  /** Sends one datagram to an address; a name is looked up. `sendto(data, address)` or `sendto(data, flags, address)`. */
+  async sendto(data: BytesLike, address: AddressLike<F>, options?: Options): Promise<number>;
+  async sendto(data: BytesLike, flags: number, address: AddressLike<F>, options?: Options): Promise<number>;
+  async sendto(
+    data: BytesLike,
+    flagsOrAddress: number | AddressLike<F>,
+    addressOrOptions?: AddressLike<F> | Options,
+    options?: Options,
+  ): Promise<number> {
+    const bytes = bytesOf(data, "sendto");
+    const flagged = typeof flagsOrAddress === "number";
+    if (flagged) checkFlags(flagsOrAddress, "sendto");
+    const address = flagged ? addressOrOptions : flagsOrAddress;
+    const { signal } = (flagged ? options : (addressOrOptions as Options | undefined)) ?? {};
+    this.#check("sendto");
+    checkAddress(this.family, address, "sendto");
+    if (this.#datagram === undefined) {
+      const code = this.#stream === undefined ? "ENOTCONN" : "EISCONN";
+      throw osError({ code, syscall: "sendto", address: addressText(address) });
+    }
+    const to = await within("sendto", literalAddress(this.family, address), this.#timeout || null, signal);
+    return this.#datagram.send(bytes, to, this.#timeout, signal);
+  }
+
+  // Ending.
+
+  /**
+   * Ends one direction, or both (shutdown(2)). What was given to sendall() before arrives before the FIN.
+   * @param how SHUT_RD, SHUT_WR or SHUT_RDWR
+   * @throws OSError ENOTCONN; RangeError for another `how`
+   */
+  shutdown(how: number): void {
+    if (this.#datagram !== undefined) throw unsupported("shutdown", "shutdown() of a datagram socket");
+    const stream = this.#connected("shutdown");
+    if (how !== k.SHUT_RD && how !== k.SHUT_WR && how !== k.SHUT_RDWR) {
+      throw new RangeError(`shutdown: how is SHUT_RD, SHUT_WR or SHUT_RDWR, not ${how}`);
+    }
+    if (how !== k.SHUT_WR) stream.shutdownRead();
+    if (how !== k.SHUT_RD) stream.shutdownWrite();
+  }
+
+  /**
+   * Closes the socket; again does nothing. Pending calls end with an error, but for sendall(): what it was given is
+   * delivered in the background, and it settles then. A listener's port is free at once.
+   */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#connecting?.abort(closedError("connect"));
+    if (this.#stream !== undefined) {
+      if (this.#lingers) this.#stream.closeAtOnce();
+      else this.#stream.close();
+    } else if (this.#listener !== undefined) this.#listener.close();
+    else if (this.#datagram !== undefined) this.#datagram.close();
+    else if (!this.#opening) closeDescriptor(this.#fd);
+    // A descriptor that Bun is connecting is closed by the abort above.
+    this.#fd = -1;
+  }
+
+  /** Whether SO_LINGER is on: a C int that says so, and the seconds. */
+  get #lingers(): boolean {
+    const value = this.#options.get(`${k.SOL_SOCKET} ${k.SO_LINGER}`)?.[2];
+    return value instanceof Uint8Array && value.subarray(0, 4).some((byte) => byte !== 0);
+  }
+
+  /**
+   * Gives the descriptor away, open, and closes the object.
+   * @returns a descriptor of the same socket, mostly with the same number
+   * @throws OSError EBUSY while received bytes wait: they would be lost; EOPNOTSUPP for TLS; EALREADY while it connects
+   */
+  detach(): number {
+    this.#check("detach");
+    if (this.#connecting !== undefined) {
+      throw osError({ code: "EALREADY", syscall: "detach", reason: "the connection is under way" });
+    }
+    const fd = this.fileno();
+    const stream = this.#stream;
+    // The keys are in the object, and would be gone with it.
+    if (stream?.plain === false) throw unsupported("detach", "the descriptor of a TLS connection");
+    if (stream?.readable || stream?.owing) {
+      throw osError({
+        code: "EBUSY",
+        syscall: "detach",
+        reason: "bytes wait here that would be lost: recv them first",
+      });
+    }
+    if (stream === undefined && this.#listener === undefined && !this.#datagram?.adopted) {
+      this.#closed = true;
+      this.#fd = -1;
+      return fd;
+    }
+    // Bun closes what it has adopted: a second descriptor keeps the socket open, and gets the number back.
+    const kept = duplicateDescriptor(fd, 0);
+    this.#closed = true;
+    stream?.closeAtOnce();
+    this.#listener?.close();
+    this.#datagram?.close();
+    const same = duplicateDescriptor(kept, fd);
+    closeDescriptor(kept);
+    return same;
+  }
+
+  // Names, options, timeouts.
+
+  /** The socket's own address (getsockname(2)). @throws OSError EBADF */
+  getsockname(): Address<F> {
+    this.#check("getsockname");
+    return descriptorName(this.fileno(), "getsockname") as Address<F>;
+  }
+
+  /** The peer's address (getpeername(2)). @throws OSError ENOTCONN, EBADF */
+  getpeername(): Address<F> {
+    this.#check("getpeername");
+    return descriptorName(this.fileno(), "getpeername") as Address<F>;
+  }
+
+  /**
+   * Sets an option (setsockopt(2)).
+   * @param value a C int, a boolean, or a packed struct
+   * @throws OSError ENOPROTOOPT, EINVAL, …; TypeError for a value of another kind
+   */
+  setsockopt(level: number, optname: number, value: number | boolean | BytesLike): void {
+    this.#check("setsockopt");
+    const plain = typeof value === "boolean" ? Number(value) : value;
+    const raw = typeof plain === "number" ? plain : bytesOf(plain, "setsockopt").slice();
+    setOption(this.fileno(), level, optname, raw);
+    this.#options.set(`${level} ${optname}`, [level, optname, raw]);
+  }
+
+  /**
+   * What the kernel says of an option (getsockopt(2)).
+   * @param buflen for a struct: how many bytes to ask for, 1 to 1024; without it the option is a C int
+   */
+  getsockopt(level: number, optname: number): number;
+  getsockopt(level: number, optname: number, buflen: number): Bytes;
+  getsockopt(level: number, optname: number, buflen = 0): number | Bytes {
+    this.#check("getsockopt");
+    if (!(Number.isInteger(buflen) && buflen >= 0 && buflen <= 1024)) {
+      throw new RangeError(`getsockopt: a buflen is 0 to 1024 bytes, not ${buflen}`);
+    }
+    if (level === k.SOL_SOCKET && optname === k.SO_ERROR && buflen === 0) {
+      // Asking the kernel takes the error away, and Bun would believe that the connection stands.
+      if (this.#opening) return 0;
+      const error = this.#connectError;
+      // The descriptor that failed is gone, and this is how a connect that is not waited for is asked about.
+      if (error instanceof OSError) {
+        this.#connectError = undefined;
+        return error.errno;
+      }
+    }
+    const bytes = getOption(this.fileno(), level, optname, buflen || 4);
+    return buflen === 0 ? firstInt(bytes) : Buffer.from(bytes);
+  }
+
+  /**
+   * How long each following call waits; for sendall(), the whole call.
+   * @param timeout seconds; null for ever, 0 not at all
+   * @throws RangeError for a negative one
+   */
+  settimeout(timeout: number | null): void {
+    this.#check("settimeout");
+    const seconds = checkTimeout(timeout, "settimeout");
+    this.#timeout = milliseconds(seconds);
+  }
+
+  /** Seconds; null for ever. */
+  gettimeout(): number | null {
+    return this.#timeout === null ? null : this.#timeout / 1000;
+  }
+
+  /** true is settimeout(null), false is settimeout(0). */
+  setblocking(flag: boolean): void {
+    this.settimeout(flag ? null : 0);
+  }
+
+  getblocking(): boolean {
+    return this.#timeout !== 0;
+  }
+
+  // On top of Python's.
+
+  /** Received bytes, step by step, until the peer's FIN. A listening socket gives `[conn, address]`. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<Bytes, void, undefined> {
+    if (this.#listener !== undefined) {
+      yield* this.#connections() as unknown as AsyncGenerator<Bytes, void, undefined>;
+      return;
+    }
+    // An empty datagram is no end.
+    const endless = this.#datagram !== undefined;
+    for (;;) {
+      const bytes = await this.recv(STEP);
+      if (bytes.length === 0 && !endless) return;
+      yield bytes;
+    }
+  }
+
+  async *#connections(): AsyncGenerator<[Socket<F>, Address<F>], void, undefined> {
+    while (!this.#closed) {
+      try {
+        yield await this.accept();
+      } catch (error) {
+        if (!this.#closed) throw error;
+      }
+    }
+  }
+
+  #readable: ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
+  #writable: WritableStream<BytesLike> | undefined;
+
+  /** The received bytes as a web stream. Made at the first use; recv() beside it takes from it. */
+  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return (this.#readable ??= new ReadableStream(
+      {
+        pull: async (controller) => {
+          const bytes = await this.recv(STEP);
+          if (bytes.length > 0) controller.enqueue(bytes as Uint8Array<ArrayBuffer>);
+          else controller.close();
+        },
+        cancel: () => this.#stream?.shutdownRead(),
+      },
+      { highWaterMark: 0 },
+    ));
+  }
+
+  /** Bytes to send as a web stream: its close is shutdown(SHUT_WR), its abort a reset. */
+  get writable(): WritableStream<BytesLike> {
+    return (this.#writable ??= new WritableStream({
+      write: (bytes) => this.sendall(bytes),
+      close: () => this.shutdown(k.SHUT_WR),
+      abort: () => this[Symbol.dispose](),
+    }));
+  }
+
+  /** `await using`: closes gracefully, and waits until all is delivered or the peer is given up. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+    await this.#stream?.gone;
+  }
+
+  /** `using`: closes at once, with a reset where there is a connection. */
+  [Symbol.dispose](): void {
+    if (this.#closed) return;
+    if (this.#stream === undefined) return this.close();
+    this.#closed = true;
+    this.#stream.abort();
+  }
+
+  // What cannot be had says so.
+
+  recvmsg(): never {
+    throw unsupported("recvmsg", "recvmsg()");
+  }
+  recvmsg_into(): never {
+    throw unsupported("recvmsg_into", "recvmsg_into()");
+  }
+  sendmsg(): never {
+    throw unsupported("sendmsg", "sendmsg()");
+  }
+  dup(): never {
+    throw unsupported("dup", "dup()");
+  }
+  ioctl(): never {
+    throw unsupported("ioctl", "ioctl()");
+  }
+
+  /** For create_server(): what listen() begins to speak TLS with. */
+  static serveTLS(socket: Socket<AddressFamily>, tls: TLS): void {
+    socket.#tls = tls;
+  }
+}
+
+/** A C int, of which the kernel may give fewer bytes than four. */
+function firstInt(bytes: Uint8Array): number {
+  const whole = new Int32Array(1);
+  new Uint8Array(whole.buffer).set(bytes.subarray(0, 4));
+  return whole[0]!;
+}
+
+interface SocketConstructor {
+  (): Socket;
+  <F extends AddressFamily = AF_INET>(
+    family?: F,
+    type?: number,
+    proto?: number,
+    fileno?: number | null,
+  ): Socket<F>;
+  new (): Socket;
+  new <F extends AddressFamily = AF_INET>(
+    family?: F,
+    type?: number,
+    proto?: number,
+    fileno?: number | null,
+  ): Socket<F>;
+}
+
+function make(
+  family?: AddressFamily,
+  type?: number,
+  proto = 0,
+  fileno: number | null = null,
+): Socket<AddressFamily> {
+  if (fileno === null) return new Socket(family ?? AF_INET, type ?? SOCK_STREAM, proto, null);
+  if (!Number.isInteger(fileno) || fileno < 0)
+    throw new RangeError(`socket: a descriptor is a whole number from 0 on, not ${fileno}`);
+  // Of a given descriptor the kernel knows what it is.
+  const ask = (option: number | undefined, given: number | undefined, preset: number): number => {
+    const known = option !== undefined && firstInt(getOption(fileno, k.SOL_SOCKET, option, 4));
+    return given ?? (known || preset);
+  };
+  const its = ask(k.SO_DOMAIN, family, AF_INET) as AddressFamily;
+  return new Socket(its, ask(k.SO_TYPE, type, SOCK_STREAM), proto, fileno);
+}
+make.prototype = Socket.prototype;
+
+/**
+ * Makes a socket: a real descriptor (socket(2)). With or without `new`.
+ * https://docs.python.org/3/library/socket.html#socket.socket
+ * @param fileno a descriptor that is there already; family and type are asked of the kernel
+ * @throws OSError; EOPNOTSUPP for SOCK_RAW
+ */
+export const socket = make as unknown as SocketConstructor;
