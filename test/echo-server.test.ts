@@ -149,7 +149,7 @@ describe("slices of one byte", () => {
         await until(() => small.count > before, "the small one is answered");
         worst = Math.max(worst, performance.now() - began);
       }
-      // All at once, the large one takes 2,000 ms in raw and 100 in tutorial.
+      // All at once, a chunk of this size took two seconds in raw.
       expect(worst).toBeLessThan(reply === "raw" ? 200 : 90);
       small.socket.destroy();
       large.socket.destroy();

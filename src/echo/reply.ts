@@ -32,7 +32,7 @@ const OK = Buffer.from("OK...");
 /** Replies are composed in batches of about this many bytes: one write for many, and a bound on what is composed. */
 const BATCH = 65_536;
 
-/** So many replies for one connection in one event, well below a millisecond; then the others have their turn. */
+/** So many replies for one connection in one event; then the others have their turn. */
 const REPLIES_AN_EVENT = 2_048;
 
 /** `OK...` and the bytes, for each slice of at most recvSize bytes. */

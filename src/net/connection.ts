@@ -11,7 +11,7 @@ import type { RingBuffer, RingPool } from "./ring-buffer.ts";
 import { closedSocket, type StreamSocket } from "./stream-socket.ts";
 
 /**
- * So many writes for one connection in one event, about half a millisecond: with a small limit of bytes a write, a
+ * So many writes for one connection in one event, about a millisecond: with a small limit of bytes a write, a
  * chunk of 512 KiB would otherwise keep all the others waiting for seconds.
  */
 const WRITES_AN_EVENT = 256;

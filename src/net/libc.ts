@@ -136,7 +136,7 @@ export function descriptorLimit(): number | undefined {
 
 /**
  * Whether a descriptor is a terminal (isatty(3)). `process.stdout.isTTY` says the same, but loads Bun's tty and net
- * modules: 12 ms of start and 10 MB.
+ * modules: 12 ms of start.
  */
 export function isTerminal(fd: 1 | 2): boolean {
   if (libc !== undefined) return libc.isatty(fd) === 1;
