@@ -1,5 +1,6 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { connectionLimit, hostPort, type EchoOptions } from "../src/echo/echo-server.ts";
+import { connectionLimit, type EchoOptions } from "../src/echo/echo-server.ts";
+import { addressText } from "../src/net/address.ts";
 import { heldWhole, start } from "./support/echo.ts";
 import { exchange, pattern, peer, stalled, until } from "./support/peers.ts";
 
@@ -197,8 +198,8 @@ describe("where it listens", () => {
   test("a name is resolved, an IPv6 address is shown in brackets", async () => {
     const server = await start({ host: "localhost" });
     expect(["127.0.0.1", "::1"]).toContain(server.host);
-    expect(hostPort("::1", 80)).toBe("[::1]:80");
-    expect(hostPort("127.0.0.1", 80)).toBe("127.0.0.1:80");
+    expect(addressText(["::1", 80])).toBe("[::1]:80");
+    expect(addressText(["127.0.0.1", 80])).toBe("127.0.0.1:80");
   });
 
   test("a busy port, an unknown host, an address of another machine are errors with a code", async () => {

@@ -3,6 +3,7 @@
  * It changes when a limit or the order of a stop changes.
  */
 import { readdirSync } from "node:fs";
+import { addressText } from "../net/address.ts";
 import { Connection, connectionEvents, type ConnectionUser } from "../net/connection.ts";
 import { asOSError, osError, type OSError } from "../net/errors.ts";
 import { descriptorLimit, setBacklog, setReceiveBuffer } from "../net/libc.ts";
@@ -77,10 +78,6 @@ function openDescriptors(): number {
   }
 }
 
-/** host:port, with brackets around an IPv6 address. */
-export const hostPort = (host: string, port: number): string =>
-  host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-
 type Listener = Bun.TCPSocketListener<Connection> & { readonly fd?: number };
 
 export class EchoServer {
@@ -115,7 +112,7 @@ export class EchoServer {
       throw osError({
         code: "EMFILE",
         syscall: "listen",
-        address: hostPort(options.host, options.port),
+        address: addressText([options.host, options.port]),
         reason,
       });
     }
@@ -139,7 +136,7 @@ export class EchoServer {
     throw osError({
       code: "EADDRNOTAVAIL",
       syscall: "listen",
-      address: hostPort(options.host, options.port),
+      address: addressText([options.host, options.port]),
     });
   }
 
@@ -183,7 +180,7 @@ export class EchoServer {
   }
 
   get address(): string {
-    return hostPort(this.host, this.port);
+    return addressText([this.host, this.port]);
   }
 
   get figures(): Figures {
@@ -303,7 +300,7 @@ function listen(host: string, port: number, open: (socket: Bun.Socket<Connection
       socket: { ...connectionEvents, open },
     });
   } catch (error) {
-    throw asOSError(error, "listen", hostPort(host, port));
+    throw asOSError(error, "listen", addressText([host, port]));
   }
 }
 
