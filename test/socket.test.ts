@@ -295,12 +295,18 @@ test.skipIf(!hasProc)("two thousand connects and closes give back descriptors an
   // As many before as are measured: the allocator and the collector have their working size then.
   for (let i = 0; i < 2000; i++) await cycle();
   Bun.gc(true);
-  const [descriptors, memory] = [openDescriptors(), process.memoryUsage.rss()];
-  for (let i = 0; i < 2000; i++) await cycle();
-  Bun.gc(true);
+  const descriptors = openDescriptors();
+  // The whole test run shares this process's memory, which may take a step for other reasons: a leak grows in each.
+  const growths: number[] = [];
+  for (let batch = 0; batch < 3; batch++) {
+    const memory = process.memoryUsage.rss();
+    for (let i = 0; i < 2000; i++) await cycle();
+    Bun.gc(true);
+    growths.push(process.memoryUsage.rss() - memory);
+  }
   expect(openDescriptors()).toBe(descriptors);
-  // A leak of 8 KiB a connection would be 16 MiB.
-  expect(process.memoryUsage.rss() - memory).toBeLessThan(16 << 20);
+  // A leak of 8 KiB a connection would be 16 MiB in every batch.
+  expect(Math.min(...growths)).toBeLessThan(16 << 20);
 });
 
 test("IPv6 listens and connects, alone or for IPv4, too", async () => {
