@@ -16,9 +16,9 @@ import {
 } from "./net/arguments.ts";
 import * as k from "./net/constants.ts";
 import { AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, type AddressFamily } from "./net/constants.ts";
-import { openPair } from "./net/descriptor.ts";
+import { getOption, openPair } from "./net/descriptor.ts";
 import { resolve, type AddressInfo } from "./net/resolve.ts";
-import { Socket, socket, type ListeningSocket } from "./net/socket.ts";
+import { firstInt, Socket, type ListeningSocket } from "./net/socket.ts";
 import type { TLS } from "./net/stream.ts";
 import { within } from "./net/waiter.ts";
 
@@ -43,12 +43,55 @@ export {
 export type { Address, AddressInfo, AddressLike, Inet6Address, TLS };
 export { getdefaulttimeout, setdefaulttimeout } from "./net/arguments.ts";
 export type { Bytes, BytesLike, ConnectOptions, Options } from "./net/arguments.ts";
-export { socket } from "./net/socket.ts";
 export type { ListeningSocket, Socket } from "./net/socket.ts";
 export type { InetAddress } from "./net/address.ts";
 
 /** Whether Python's module has IPv6. */
 export const has_ipv6 = true;
+
+interface SocketConstructor {
+  (): Socket;
+  <F extends AddressFamily = AF_INET>(
+    family?: F,
+    type?: number,
+    proto?: number,
+    fileno?: number | null,
+  ): Socket<F>;
+  new (): Socket;
+  new <F extends AddressFamily = AF_INET>(
+    family?: F,
+    type?: number,
+    proto?: number,
+    fileno?: number | null,
+  ): Socket<F>;
+}
+
+function make(
+  family?: AddressFamily,
+  type?: number,
+  proto = 0,
+  fileno: number | null = null,
+): Socket<AddressFamily> {
+  if (fileno === null) return new Socket(family ?? AF_INET, type ?? SOCK_STREAM, proto, null);
+  if (!Number.isInteger(fileno) || fileno < 0)
+    throw new RangeError(`socket: a descriptor is a whole number from 0 on, not ${fileno}`);
+  // Of a given descriptor the kernel knows what it is.
+  const ask = (option: number | undefined, given: number | undefined, preset: number): number => {
+    const known = option !== undefined && firstInt(getOption(fileno, k.SOL_SOCKET, option, 4));
+    return given ?? (known || preset);
+  };
+  const its = ask(k.SO_DOMAIN, family, AF_INET) as AddressFamily;
+  return new Socket(its, ask(k.SO_TYPE, type, SOCK_STREAM), proto, fileno);
+}
+make.prototype = Socket.prototype;
+
+/**
+ * Makes a socket: a real descriptor (socket(2)). With or without `new`.
+ * https://docs.python.org/3/library/socket.html#socket.socket
+ * @param fileno a descriptor that is there already; family and type are asked of the kernel
+ * @throws OSError; EOPNOTSUPP for SOCK_RAW
+ */
+export const socket = make as unknown as SocketConstructor;
 
 /** Two connected sockets (socketpair(2)). @throws OSError */
 export function socketpair<F extends AddressFamily = AF_UNIX>(

@@ -2,14 +2,7 @@
  * The socket object of Python's module: one descriptor, and what it has become, a stream, a listener or a datagram
  * socket. It changes when one of its calls does. How bytes move is written in the rooms of those three.
  */
-import {
-  addressText,
-  checkAddress,
-  type Address,
-  type AddressLike,
-  type AnyAddress,
-  type AnyAddressLike,
-} from "./address.ts";
+import { addressText, checkAddress, type Address, type AddressLike, type AnyAddress } from "./address.ts";
 import {
   bytesOf,
   checkFlags,
@@ -27,22 +20,20 @@ import {
   type Options,
 } from "./arguments.ts";
 import * as k from "./constants.ts";
-import { AF_INET, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, type AddressFamily } from "./constants.ts";
+import { AF_INET, AF_UNIX, SOCK_DGRAM, type AddressFamily } from "./constants.ts";
 import { DatagramSocket } from "./datagram.ts";
 import {
-  bindDescriptor,
   closeDescriptor,
-  connectDescriptor,
   descriptorName,
   duplicateDescriptor,
   getOption,
   listenDescriptor,
   openDescriptor,
-  setOption,
 } from "./descriptor.ts";
 import { closedError, OSError, osError } from "./errors.ts";
 import { Listener } from "./listener.ts";
-import { adoptStream, openStream } from "./open-stream.ts";
+import { adoptStream } from "./open-stream.ts";
+import { OwnDescriptor } from "./own-descriptor.ts";
 import type { Stream, TLS } from "./stream.ts";
 import { within } from "./waiter.ts";
 
@@ -66,22 +57,13 @@ export class Socket<F extends AddressFamily = AF_INET> {
   readonly type: number;
   readonly proto: number;
 
-  /** The descriptor until Bun has adopted it, -1 afterwards. */
-  #fd = -1;
+  readonly #own: OwnDescriptor;
   #stream: Stream | undefined;
   #listener: Listener | undefined;
   #datagram: DatagramSocket | undefined;
   #closed = false;
-  #connecting: AbortController | undefined;
-  /** Bun connects the descriptor, and closes it if it fails. */
-  #opening = false;
-  /** Why a connect that nobody waited for failed; told to the next call. */
-  #connectError: unknown;
   /** Milliseconds, as the calls below take it. */
   #timeout: number | null = milliseconds(getdefaulttimeout());
-  /** What was set, to be set again on a new descriptor after a connect that failed. */
-  readonly #options = new Map<string, [level: number, option: number, value: number | Uint8Array]>();
-  #bound: AnyAddressLike | undefined;
   #tls: TLS | undefined;
 
   constructor(family: F, type: number, proto: number, fileno: Given) {
@@ -93,12 +75,13 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if ((type & nonBlocking) !== 0) this.#timeout = 0;
     this.family = family;
     this.proto = proto;
-    if (typeof fileno === "object" && fileno !== null) this.#stream = fileno.stream;
-    else this.#adopt(fileno ?? openDescriptor(family, this.type, proto));
+    const made = typeof fileno === "object" && fileno !== null;
+    this.#own = new OwnDescriptor(made ? -1 : (fileno ?? openDescriptor(family, this.type, proto)), this);
+    if (made) this.#stream = fileno.stream;
+    else this.#adopt(this.#own.fd);
   }
 
   #adopt(fd: number): void {
-    this.#fd = fd;
     if (this.type === SOCK_DGRAM) {
       this.#datagram = new DatagramSocket(fd, this.family);
       return;
@@ -111,14 +94,13 @@ export class Socket<F extends AddressFamily = AF_INET> {
       throw error;
     }
     this.#stream = adoptStream(fd);
-    this.#fd = -1;
+    this.#own.fd = -1;
   }
 
   /** The descriptor's number; -1 when the socket is closed, or its connection has ended in both directions. */
   fileno(): number {
     if (this.#closed) return -1;
-    if (this.#stream !== undefined) return this.#stream.fd;
-    return this.#fd;
+    return this.#stream === undefined ? this.#own.fd : this.#stream.fd;
   }
 
   /** @throws OSError EBADF after close() */
@@ -129,7 +111,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
   #connected(call: string): Stream {
     this.#check(call);
     if (this.#stream !== undefined) return this.#stream;
-    this.#throwConnectError();
+    this.#own.throwConnectError();
     throw osError({ code: "ENOTCONN", syscall: call, reason: "the socket is not connected" });
   }
 
@@ -144,10 +126,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
   bind(address: AddressLike<F>): void {
     this.#check("bind");
     checkAddress(this.family, address, "bind");
-    const own = ownAddress(this.family, address);
-    bindDescriptor(this.fileno(), this.family, own);
-    // With the port that the kernel chose, for a connect that fails and is tried again.
-    this.#bound = this.getsockname();
+    this.#own.bind(this.fileno(), ownAddress(this.family, address));
   }
 
   /**
@@ -161,14 +140,14 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (!Number.isInteger(backlog))
       throw new TypeError(`listen: a backlog is a whole number, not ${String(backlog)}`);
     if (this.type === SOCK_DGRAM) throw osError({ code: "EOPNOTSUPP", syscall: "listen" });
-    if (this.#stream !== undefined || this.#connecting !== undefined)
+    if (this.#stream !== undefined || this.#own.connecting)
       throw osError({ code: "EINVAL", syscall: "listen" });
     const most = Math.max(0, backlog);
     if (this.#listener === undefined) {
       // The kernel goes first: Bun would close the descriptor of a socket that cannot listen.
-      listenDescriptor(this.#fd, most);
-      this.#listener = new Listener(this.#fd, most, this.#tls);
-    } else this.#listener.setBacklog(this.#fd, most);
+      listenDescriptor(this.#own.fd, most);
+      this.#listener = new Listener(this.#own.fd, most, this.#tls);
+    } else this.#listener.setBacklog(this.#own.fd, most);
     return this as unknown as ListeningSocket<F>;
   }
 
@@ -180,7 +159,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
   async accept(options?: Options): Promise<[conn: Socket<F>, address: Address<F>]> {
     this.#check("accept");
     // A descriptor that was given may listen already.
-    if (this.#listener === undefined && this.#fd >= 0 && this.#stream === undefined) {
+    if (this.#listener === undefined && this.#own.fd >= 0 && this.#stream === undefined) {
       if (this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) this.listen();
     }
     if (this.#listener === undefined) {
@@ -206,83 +185,10 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (this.#stream !== undefined || this.#listener !== undefined) {
       throw osError({ code: "EISCONN", syscall: "connect", address: addressText(address) });
     }
-    if (this.#connecting !== undefined) {
-      throw osError({ code: "EALREADY", syscall: "connect", address: addressText(address) });
-    }
-    // What an earlier connect came to that was not waited for, as the kernel tells it.
-    this.#throwConnectError();
-    const controller = new AbortController();
-    this.#connecting = controller;
-    const signals = options?.signal === undefined ? [] : [options.signal];
-    const signal = AbortSignal.any([controller.signal, ...signals]);
-    let underWay = false;
-    try {
-      underWay = await this.#connect(address, signal, options?.tls);
-    } finally {
-      if (!underWay && this.#connecting === controller) this.#connecting = undefined;
-    }
-    if (!underWay) return;
-    throw osError({
-      code: "EINPROGRESS",
-      syscall: "connect",
-      address: addressText(address),
-      reason: "the connection is under way",
-    });
-  }
-
-  #throwConnectError(): void {
-    const error = this.#connectError;
-    this.#connectError = undefined;
-    if (error !== undefined) throw error;
-  }
-
-  /** @returns whether it goes on in the background */
-  async #connect(address: AddressLike<F>, signal: AbortSignal, tls: TLS | undefined): Promise<boolean> {
-    const waits = this.#timeout !== 0;
-    const timeout = waits ? this.#timeout : null;
-    const began = performance.now();
-    const to = await within("connect", literalAddress(this.family, address), timeout, signal);
-    const text = addressText(address);
-    this.#check("connect");
-    if (this.#datagram !== undefined) {
-      connectDescriptor(this.#fd, this.family, to);
-      return false;
-    }
-    const fd = this.#fd;
-    const connected = connectDescriptor(fd, this.family, to);
-    const left = timeout === null ? null : Math.max(1, timeout - (performance.now() - began));
-    const own: TLS | undefined = tls && {
-      serverName: typeof address === "string" ? undefined! : address[0],
-      ...tls,
+    const opened = (stream: Stream): void => {
+      this.#stream = stream;
     };
-    this.#opening = true;
-    const opened = openStream(fd, { connected, address: text, tls: own }, left, signal).then(
-      (stream) => {
-        this.#opening = false;
-        this.#fd = -1;
-        this.#stream = stream;
-        this.#connecting = undefined;
-      },
-      (error: unknown) => {
-        this.#opening = false;
-        this.#connecting = undefined;
-        if (!this.#closed) this.#reopen();
-        throw error;
-      },
-    );
-    if (waits || (connected && own === undefined)) {
-      await opened;
-      return false;
-    }
-    opened.catch((error: unknown) => (this.#connectError = error));
-    return true;
-  }
-
-  /** Bun has closed the descriptor that could not be connected: a new one takes its place, set as it was. */
-  #reopen(): void {
-    this.#fd = openDescriptor(this.family, this.type, this.proto);
-    for (const [level, option, value] of this.#options.values()) setOption(this.#fd, level, option, value);
-    if (this.#bound !== undefined) bindDescriptor(this.#fd, this.family, this.#bound);
+    await this.#own.connect(address, this.#timeout, options, opened);
   }
 
   /** connect(), which gives the errno instead of throwing an OSError; 0 when it stands. */
@@ -323,10 +229,21 @@ export class Socket<F extends AddressFamily = AF_INET> {
     checkSize(bufsize, "recv");
     checkFlags(flags, "recv");
     const signal = signalOf(flags, options);
-    if (this.#datagram === undefined) return this.#connected("recv").recv(bufsize, this.#timeout, signal);
-    this.#check("recv");
-    const [bytes] = await this.#datagram.recv(this.#timeout, signal);
-    return bytes.subarray(0, bufsize);
+    const [bytes] = await this.#receive("recv", bufsize, signal);
+    return bytes;
+  }
+
+  async #receive(
+    call: string,
+    bufsize: number,
+    signal: AbortSignal | undefined,
+  ): Promise<[bytes: Bytes, address: Address<F> | null]> {
+    if (this.#datagram === undefined) {
+      return [await this.#connected(call).recv(bufsize, this.#timeout, signal), null];
+    }
+    this.#check(call);
+    const [bytes, address] = await this.#datagram.recv(this.#timeout, signal);
+    return [bytes.subarray(0, bufsize), address as Address<F>];
   }
 
   /** recv() and the sender's address; null on a stream. */
@@ -338,12 +255,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     checkSize(bufsize, "recvfrom");
     checkFlags(flags, "recvfrom");
     const signal = signalOf(flags, options);
-    if (this.#datagram === undefined) {
-      return [await this.#connected("recvfrom").recv(bufsize, this.#timeout, signal), null];
-    }
-    this.#check("recvfrom");
-    const [bytes, address] = await this.#datagram.recv(this.#timeout, signal);
-    return [bytes.subarray(0, bufsize), address as Address<F>];
+    return this.#receive("recvfrom", bufsize, signal);
   }
 
   /**
@@ -389,10 +301,9 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (this.#datagram === undefined) {
       return [await this.#connected(call).recvInto(target, this.#timeout, signal), null];
     }
-    this.#check(call);
-    const [bytes, address] = await this.#datagram.recv(this.#timeout, signal);
-    target.set(bytes.subarray(0, most));
-    return [Math.min(bytes.length, most), address as Address<F>];
+    const [bytes, address] = await this.#receive(call, most, signal);
+    target.set(bytes);
+    return [bytes.length, address];
   }
 
   // Writing.
@@ -479,21 +390,13 @@ export class Socket<F extends AddressFamily = AF_INET> {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#connecting?.abort(closedError("connect"));
+    this.#own.cancel(closedError("connect"));
     if (this.#stream !== undefined) {
-      if (this.#lingers) this.#stream.closeAtOnce();
+      if (this.#own.lingers) this.#stream.closeAtOnce();
       else this.#stream.close();
     } else if (this.#listener !== undefined) this.#listener.close();
     else if (this.#datagram !== undefined) this.#datagram.close();
-    else if (!this.#opening) closeDescriptor(this.#fd);
-    // A descriptor that Bun is connecting is closed by the abort above.
-    this.#fd = -1;
-  }
-
-  /** Whether SO_LINGER is on: a C int that says so, and the seconds. */
-  get #lingers(): boolean {
-    const value = this.#options.get(`${k.SOL_SOCKET} ${k.SO_LINGER}`)?.[2];
-    return value instanceof Uint8Array && value.subarray(0, 4).some((byte) => byte !== 0);
+    else this.#own.close();
   }
 
   /**
@@ -503,7 +406,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
    */
   detach(): number {
     this.#check("detach");
-    if (this.#connecting !== undefined) {
+    if (this.#own.connecting) {
       throw osError({ code: "EALREADY", syscall: "detach", reason: "the connection is under way" });
     }
     const fd = this.fileno();
@@ -519,7 +422,6 @@ export class Socket<F extends AddressFamily = AF_INET> {
     }
     if (stream === undefined && this.#listener === undefined && !this.#datagram?.adopted) {
       this.#closed = true;
-      this.#fd = -1;
       return fd;
     }
     // Bun closes what it has adopted: a second descriptor keeps the socket open, and gets the number back.
@@ -556,8 +458,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     this.#check("setsockopt");
     const plain = typeof value === "boolean" ? Number(value) : value;
     const raw = typeof plain === "number" ? plain : bytesOf(plain, "setsockopt").slice();
-    setOption(this.fileno(), level, optname, raw);
-    this.#options.set(`${level} ${optname}`, [level, optname, raw]);
+    this.#own.set(this.fileno(), level, optname, raw);
   }
 
   /**
@@ -572,14 +473,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
       throw new RangeError(`getsockopt: a buflen is 0 to 1024 bytes, not ${buflen}`);
     }
     if (level === k.SOL_SOCKET && optname === k.SO_ERROR && buflen === 0) {
-      // Asking the kernel takes the error away, and Bun would believe that the connection stands.
-      if (this.#opening) return 0;
-      const error = this.#connectError;
-      // The descriptor that failed is gone, and this is how a connect that is not waited for is asked about.
-      if (error instanceof OSError) {
-        this.#connectError = undefined;
-        return error.errno;
-      }
+      const known = this.#own.takeErrno();
+      if (known !== undefined) return known;
     }
     const bytes = getOption(this.fileno(), level, optname, buflen || 4);
     return buflen === 0 ? firstInt(bytes) : Buffer.from(bytes);
@@ -703,52 +598,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
 }
 
 /** A C int, of which the kernel may give fewer bytes than four. */
-function firstInt(bytes: Uint8Array): number {
+export function firstInt(bytes: Uint8Array): number {
   const whole = new Int32Array(1);
   new Uint8Array(whole.buffer).set(bytes.subarray(0, 4));
   return whole[0]!;
 }
-
-interface SocketConstructor {
-  (): Socket;
-  <F extends AddressFamily = AF_INET>(
-    family?: F,
-    type?: number,
-    proto?: number,
-    fileno?: number | null,
-  ): Socket<F>;
-  new (): Socket;
-  new <F extends AddressFamily = AF_INET>(
-    family?: F,
-    type?: number,
-    proto?: number,
-    fileno?: number | null,
-  ): Socket<F>;
-}
-
-function make(
-  family?: AddressFamily,
-  type?: number,
-  proto = 0,
-  fileno: number | null = null,
-): Socket<AddressFamily> {
-  if (fileno === null) return new Socket(family ?? AF_INET, type ?? SOCK_STREAM, proto, null);
-  if (!Number.isInteger(fileno) || fileno < 0)
-    throw new RangeError(`socket: a descriptor is a whole number from 0 on, not ${fileno}`);
-  // Of a given descriptor the kernel knows what it is.
-  const ask = (option: number | undefined, given: number | undefined, preset: number): number => {
-    const known = option !== undefined && firstInt(getOption(fileno, k.SOL_SOCKET, option, 4));
-    return given ?? (known || preset);
-  };
-  const its = ask(k.SO_DOMAIN, family, AF_INET) as AddressFamily;
-  return new Socket(its, ask(k.SO_TYPE, type, SOCK_STREAM), proto, fileno);
-}
-make.prototype = Socket.prototype;
-
-/**
- * Makes a socket: a real descriptor (socket(2)). With or without `new`.
- * https://docs.python.org/3/library/socket.html#socket.socket
- * @param fileno a descriptor that is there already; family and type are asked of the kernel
- * @throws OSError; EOPNOTSUPP for SOCK_RAW
- */
-export const socket = make as unknown as SocketConstructor;
