@@ -174,7 +174,7 @@ describe("a start that fails is one line that names the address, and exit code 1
     });
     const stderr = await child.stderr.text();
     expect(stderr).toStartWith(
-      "ringback: listen 127.0.0.1:80: permission denied (EACCES); port 80 is reserved",
+      "ringback: listen 127.0.0.1:80: Permission denied (EACCES); port 80 is reserved",
     );
     expect(await child.exited).toBe(1);
   });

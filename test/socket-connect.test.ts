@@ -41,8 +41,8 @@ describe("connect", () => {
     expect(error).toBeInstanceOf(socket.OSError);
     expect(error).toMatchObject({ code: "ECONNREFUSED", syscall: "connect", address: address.join(":") });
     expect(error.errno).toBeGreaterThan(0);
-    expect(error.strerror).toBe("connection refused");
-    expect(error.message).toBe(`connect ${address.join(":")}: connection refused (ECONNREFUSED)`);
+    expect(error.strerror).toBe("Connection refused");
+    expect(error.message).toBe(`connect ${address.join(":")}: Connection refused (ECONNREFUSED)`);
     await works(one);
   });
 

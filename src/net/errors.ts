@@ -19,11 +19,56 @@ export interface OSErrorDetails {
   cause?: unknown;
 }
 
-/** What Bun's own table lacks. */
+/** strerror(3) of the C library, which Python shows: Bun's own table has other words, and lacks some. */
 const TEXTS: Record<string, string> = {
-  EINPROGRESS: "operation now in progress",
-  ENETDOWN: "network is down",
-  ENOSYS: "function not implemented",
+  EACCES: "Permission denied",
+  EADDRINUSE: "Address already in use",
+  EADDRNOTAVAIL: "Cannot assign requested address",
+  EAFNOSUPPORT: "Address family not supported by protocol",
+  EAGAIN: "Resource temporarily unavailable",
+  EALREADY: "Operation already in progress",
+  EBADF: "Bad file descriptor",
+  EBUSY: "Device or resource busy",
+  ECONNABORTED: "Software caused connection abort",
+  ECONNREFUSED: "Connection refused",
+  ECONNRESET: "Connection reset by peer",
+  EDESTADDRREQ: "Destination address required",
+  EEXIST: "File exists",
+  EFAULT: "Bad address",
+  EHOSTUNREACH: "No route to host",
+  EINPROGRESS: "Operation now in progress",
+  EINTR: "Interrupted system call",
+  EINVAL: "Invalid argument",
+  EIO: "Input/output error",
+  EISCONN: "Transport endpoint is already connected",
+  ELOOP: "Too many levels of symbolic links",
+  EMFILE: "Too many open files",
+  EMSGSIZE: "Message too long",
+  ENAMETOOLONG: "File name too long",
+  ENETDOWN: "Network is down",
+  ENETUNREACH: "Network is unreachable",
+  ENFILE: "Too many open files in system",
+  ENOBUFS: "No buffer space available",
+  ENODEV: "No such device",
+  ENOENT: "No such file or directory",
+  ENOMEM: "Cannot allocate memory",
+  ENOPROTOOPT: "Protocol not available",
+  ENOSPC: "No space left on device",
+  ENOSYS: "Function not implemented",
+  ENOTCONN: "Transport endpoint is not connected",
+  ENOTDIR: "Not a directory",
+  ENOTSOCK: "Socket operation on non-socket",
+  ENOTSUP: "Operation not supported",
+  EOPNOTSUPP: "Operation not supported",
+  EPERM: "Operation not permitted",
+  EPIPE: "Broken pipe",
+  EPROTO: "Protocol error",
+  EPROTONOSUPPORT: "Protocol not supported",
+  EPROTOTYPE: "Protocol wrong type for socket",
+  EROFS: "Read-only file system",
+  ESHUTDOWN: "Cannot send after transport endpoint shutdown",
+  ESOCKTNOSUPPORT: "Socket type not supported",
+  ETIMEDOUT: "Connection timed out",
 };
 
 /** A failed call on a socket (https://docs.python.org/3/library/exceptions.html#OSError). */
@@ -41,7 +86,7 @@ export class OSError extends Error {
   constructor(details: OSErrorDetails) {
     const { code, syscall, address, cause } = details;
     const errno = details.errno ?? constants.errno[code as keyof typeof constants.errno] ?? 0;
-    const strerror = details.reason ?? getSystemErrorMap().get(-errno)?.[1] ?? TEXTS[code] ?? "unknown error";
+    const strerror = details.reason ?? TEXTS[code] ?? getSystemErrorMap().get(-errno)?.[1] ?? "Unknown error";
     const on = address === undefined ? "" : ` ${address}`;
     super(`${syscall}${on}: ${strerror} (${code})`, cause === undefined ? undefined : { cause });
     this.code = code;
