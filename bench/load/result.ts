@@ -1,0 +1,187 @@
+/**
+ * The result of a run: its figures, whose limit they are, and how they read. It changes when the output does.
+ */
+import type { Histogram, HistogramJSON } from "../histogram.ts";
+import type { OwnUsage, Pacing, Usage } from "../system.ts";
+import type { Measured, Settings } from "./run.ts";
+
+/** Of times: in microseconds. */
+interface Times {
+  count: number;
+  min: number;
+  p50: number;
+  p90: number;
+  p99: number;
+  p999: number;
+  max: number;
+  mean: number;
+}
+
+/** What --json prints. Times are in microseconds, but for the histogram's nanoseconds. */
+export interface LoadResult {
+  settings: Omit<Settings, "rate"> & { rate: number | null; pid: number | null };
+  mode: "closed" | "open" | "churn";
+  interrupted: boolean;
+  /** Length of the window. */
+  seconds: number;
+  /** Answered inside the window; with --churn, visits. */
+  messages: number;
+  messagesPerSecond: number;
+  /** In one direction. */
+  bytesPerSecond: number;
+  /** Of messages whose start is inside the window. */
+  latency: Times;
+  histogram: HistogramJSON;
+  generator: {
+    /** CPU time of the generator's process, and the time its main thread waited for a core, as shares of the window. */
+    cpuShare: number;
+    waitShare: number | null;
+    /** Whether the generator, and not the server, set the result; and why that is thought. */
+    limited: boolean;
+    reason: string | null;
+  };
+  /** The open loop only. */
+  schedule: { pacing: Pacing; due: number; backlog: number; unsent: number; lateness: Times } | null;
+  /** With --pid only. */
+  server: (Usage & { cpuShare: number; cpuMicrosPerMessage: number | null }) | null;
+}
+
+function timesOf(histogram: Histogram): Times {
+  const micros = (nanoseconds: number): number => rounded(nanoseconds / 1000, 3);
+  return {
+    count: histogram.count,
+    min: micros(histogram.min),
+    p50: micros(histogram.percentile(50)),
+    p90: micros(histogram.percentile(90)),
+    p99: micros(histogram.percentile(99)),
+    p999: micros(histogram.percentile(99.9)),
+    max: micros(histogram.max),
+    mean: micros(histogram.mean),
+  };
+}
+
+const rounded = (value: number, digits: number): number => Number(value.toFixed(digits));
+
+export function resultOf(
+  settings: Settings,
+  measured: Measured,
+  own: OwnUsage,
+  usage: Usage | undefined,
+): LoadResult {
+  const { seconds, messages, schedule } = measured;
+  const server =
+    usage === undefined
+      ? null
+      : {
+          ...usage,
+          cpuShare: rounded(usage.cpuSeconds / seconds, 4),
+          cpuMicrosPerMessage: messages === 0 ? null : rounded((usage.cpuSeconds / messages) * 1e6, 4),
+        };
+  const result: LoadResult = {
+    settings: { ...settings, rate: settings.rate ?? null, pid: usage?.pid ?? null },
+    mode: settings.churn ? "churn" : settings.rate === undefined ? "closed" : "open",
+    interrupted: measured.interrupted,
+    seconds,
+    messages,
+    messagesPerSecond: messages / seconds,
+    bytesPerSecond: (messages * settings.bytes) / seconds,
+    latency: timesOf(measured.latency),
+    histogram: measured.latency.toJSON(),
+    generator: {
+      cpuShare: rounded(own.cpuSeconds / seconds, 4),
+      waitShare: own.waitSeconds === undefined ? null : rounded(own.waitSeconds / seconds, 4),
+      limited: false,
+      reason: null,
+    },
+    schedule: schedule === undefined ? null : { ...schedule, lateness: timesOf(schedule.lateness) },
+    server,
+  };
+  const reason = limitOf(result);
+  if (reason !== undefined) Object.assign(result.generator, { limited: true, reason });
+  return result;
+}
+
+/** A process on one thread that uses so much of a core has no more to give. */
+const BUSY = 0.9;
+/** A lateness below this, in microseconds, is what it takes to be woken at all. */
+const WOKEN = 100;
+
+/**
+ * Why the generator set the result and not the server, if it did. In the closed loop a busy generator did, unless the
+ * server's process is known to be as busy: then the figure is the server's. In the open loop a busy generator cannot
+ * keep the schedule, whatever the server does; and where messages left late by its own fault, a latency that is mostly
+ * this lateness says nothing about the server.
+ */
+function limitOf({ mode, generator, schedule, server, latency }: LoadResult): string | undefined {
+  const taken = generator.cpuShare + (generator.waitShare ?? 0);
+  const busy = `the generator ${used(generator)}`;
+  if (taken > BUSY) {
+    if (mode === "open") return `${busy}: it cannot be trusted to keep the schedule`;
+    if (server === null) return `${busy}; whether the server was as busy is only known with --pid`;
+    if (server.cpuShare < BUSY) return `${busy}, and the server ${percent(server.cpuShare)}`;
+  }
+  const late = schedule?.lateness.p99 ?? 0;
+  if (late > WOKEN && late > latency.p99 / 2) {
+    return `messages left up to ${micros(late)} µs late (p99) by the generator's own fault, more than half of the latency's p99`;
+  }
+  return undefined;
+}
+
+function used({ cpuShare, waitShare }: LoadResult["generator"]): string {
+  const waited =
+    waitShare !== null && waitShare >= 0.005 ? `, and waited for one for ${percent(waitShare)}` : "";
+  return `used ${percent(cpuShare)} of a core${waited}`;
+}
+
+const percent = (share: number): string => `${(share * 100).toFixed(0)}%`;
+const grouped = (value: number): string => Math.round(value).toLocaleString("en-US");
+const micros = (value: number): string => (value < 100 ? value.toFixed(1) : grouped(value));
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
+
+function timesLine({ count, p50, p90, p99, p999, max, mean }: Times): string {
+  const cells = Object.entries({ p50, p90, p99, "p99.9": p999, max, mean });
+  return `${cells.map(([name, value]) => `${name} ${micros(value)}`).join("   ")}   (of ${grouped(count)})`;
+}
+
+/** The text for people. */
+export function describe(result: LoadResult): string {
+  const { settings, mode, generator, schedule, server } = result;
+  const what = mode === "churn" ? "visits" : "messages";
+  const loop = mode === "open" ? `open loop, ${grouped(settings.rate!)} messages/s` : `${mode} loop`;
+  const depth = mode === "churn" ? "" : `, ${settings.depth} in flight on each`;
+  const rows: [string, string][] = [
+    ["load", `${mode === "churn" ? "visits" : loop}, ${settings.connections} connections${depth}`],
+    ["", `${settings.bytes} bytes a message, ${settings.verify ? "every byte verified" : "not verified"}`],
+    [
+      "window",
+      `${result.seconds.toFixed(2)} s behind ${settings.warmup} s of warm-up${result.interrupted ? ", interrupted" : ""}`,
+    ],
+    [
+      what,
+      `${grouped(result.messages)}   ${grouped(result.messagesPerSecond)}/s   ${megabytes(result.bytesPerSecond)}/s each way`,
+    ],
+    ["latency, µs", timesLine(result.latency)],
+  ];
+  if (schedule !== null) {
+    rows.push(["lateness, µs", timesLine(schedule.lateness)]);
+    if (schedule.backlog > 0) {
+      const lost = schedule.unsent > 0 ? `, and ${grouped(schedule.unsent)} were never sent` : "";
+      rows.push([
+        "schedule",
+        `of ${grouped(schedule.due)} due, ${grouped(schedule.backlog)} were waiting at the end${lost}`,
+      ]);
+    }
+  }
+  if (server !== null) {
+    const each =
+      server.cpuMicrosPerMessage === null
+        ? ""
+        : `   ${server.cpuMicrosPerMessage.toFixed(2)} µs of CPU for each`;
+    rows.push([
+      "server",
+      `${percent(server.cpuShare)} of a core${each}   ${megabytes(server.rssEnd)} resident, at most ${megabytes(server.rssPeak)}`,
+    ]);
+  }
+  rows.push(["generator", generator.reason === null ? used(generator) : `LIMITED: ${generator.reason}`]);
+  return rows.map(([name, text]) => `${name.padEnd(14)}${text}\n`).join("");
+}

@@ -1,0 +1,111 @@
+/**
+ * Visits: connect, one message, its echo, close; and the next. It changes when what a visit is does.
+ *
+ * A visit ends as a well-behaved client's does: our FIN behind the echo, then the server's. Who sends the first FIN
+ * keeps the port for a minute in TIME_WAIT, and that is here. On the loopback interface Linux gives such a port to the
+ * next connect after a second (tcp_tw_reuse), which is enough for 28,000 visits a second on end. A reset would keep no
+ * port, and would measure how a server meets resets.
+ */
+import { LoadError } from "./checked-stream.ts";
+import { clock, CONNECT_DEADLINE, connectFailure, ended, errorCode, GRACE } from "./run.ts";
+import { type Load, type Run, RunStream, SECOND } from "./run.ts";
+
+/** How often those that are still connecting are looked at, in milliseconds. */
+const SWEEP = 500;
+
+class Visitor extends RunStream<Bun.Socket<Visitor>> {
+  readonly #visits: Visits;
+  state: "away" | "connecting" | "waiting for the echo" | "waiting for the server's FIN" = "away";
+  since = 0;
+
+  constructor(visits: Visits, index: number) {
+    super(visits.run, "visitor", index);
+    this.#visits = visits;
+  }
+
+  get everyone(): readonly Visitor[] {
+    return this.#visits.visitors;
+  }
+
+  visit(): void {
+    const { host, port } = this.run.settings;
+    this.since = clock();
+    this.state = "connecting";
+    Bun.connect({ hostname: host, port, allowHalfOpen: true, data: this, socket: VISITOR }).catch((error) =>
+      this.run.fail(connectFailure(this.run.settings, error)),
+    );
+  }
+
+  opened(socket: Bun.Socket<Visitor>): void {
+    socket.setNoDelay(true);
+    this.socket = socket;
+    this.state = "waiting for the echo";
+    this.unsent = this.run.settings.bytes;
+    this.flush();
+  }
+
+  receive(chunk: Buffer): void {
+    if (!this.accept(chunk) || this.owed + this.unsent > 0) return;
+    this.state = "waiting for the server's FIN";
+    this.socket!.shutdown();
+  }
+
+  /** The server's FIN before ours. */
+  end(): void {
+    this.fail(ended(this, "ended (FIN)"));
+  }
+
+  /** Behind our own FIN, Bun tells the server's as a close without an error, and no end. */
+  closed(error: Error | undefined): void {
+    if (this.state !== "waiting for the server's FIN" || error !== undefined)
+      return this.fail(ended(this, error === undefined ? "closed" : `reset (${errorCode(error)})`));
+    this.run.answer(this.since, clock());
+    this.state = "away";
+    if (this.#visits.going) this.visit();
+  }
+}
+
+const VISITOR: Bun.SocketHandler<Visitor> = {
+  open: (socket) => socket.data.opened(socket),
+  data: ({ data }, chunk) => data.receive(chunk),
+  drain: ({ data }) => data.flush(),
+  end: ({ data }) => data.end(),
+  close: ({ data }, error) => data.closed(error),
+  error: ({ data }, error) => data.fail(Bun.inspect(error)),
+};
+
+export class Visits implements Load {
+  readonly run: Run;
+  readonly visitors: Visitor[] = [];
+  going = true;
+
+  constructor(run: Run) {
+    this.run = run;
+    for (let i = 0; i < run.settings.connections; i++) this.visitors.push(new Visitor(this, i));
+  }
+
+  /** A visit begins with its connection. */
+  async open(): Promise<void> {}
+
+  start(): void {
+    const { host, port } = this.run.settings;
+    for (const visitor of this.visitors) visitor.visit();
+    const sweep = setInterval(() => {
+      const oldest = clock() - CONNECT_DEADLINE * SECOND;
+      if (this.visitors.some(({ state, since }) => state === "connecting" && since < oldest))
+        this.run.fail(`connect to ${host}:${port}: no connection after ${CONNECT_DEADLINE} s`);
+    }, SWEEP);
+    sweep.unref();
+  }
+
+  async finish(): Promise<undefined> {
+    this.going = false;
+    if (await this.run.until(() => this.visitors.every(({ state }) => state === "away"), GRACE)) return;
+    const late = this.visitors.filter(({ state }) => state !== "away");
+    const [first] = late;
+    throw new LoadError(
+      `missing: ${late.length} visits were not over ${GRACE} s after the end; ` +
+        `the first is of ${first!.name}, ${first!.state}, with ${first!.owed} bytes owed`,
+    );
+  }
+}
