@@ -111,7 +111,7 @@ export class OwnUsage {
   /** Of all its threads. */
   cpuSeconds = 0;
   /** How long its main thread could have run and had no core; known on Linux. */
-  waitSeconds: number | undefined;
+  waitSeconds: number | null = null;
   #cpuBefore = process.cpuUsage();
   #waitBefore = waitedForCore();
 
@@ -124,22 +124,28 @@ export class OwnUsage {
     const { user, system } = process.cpuUsage(this.#cpuBefore);
     const waited = waitedForCore();
     this.cpuSeconds = (user + system) / 1e6;
-    if (waited !== undefined) this.waitSeconds = waited - this.#waitBefore!;
+    if (waited !== null) this.waitSeconds = waited - this.#waitBefore!;
   }
 }
 
-function waitedForCore(): number | undefined {
-  if (!linux) return undefined;
+function waitedForCore(): number | null {
+  if (!linux) return null;
   try {
-    return Number(readFileSync("/proc/self/schedstat", "utf8").split(" ")[1]) / 1e9;
+    return schedstat("/proc/self/schedstat").waited;
   } catch {
     // A kernel without schedstat.
-    return undefined;
+    return null;
   }
 }
 
-/** CPU time in seconds: of each thread by its id, or of the process as a whole, under 0. */
-type CpuTimes = Map<number, number>;
+/** In seconds: how long a thread ran, and how long it could have and had no core. */
+interface ThreadTimes {
+  ran: number;
+  waited: number;
+}
+
+/** Of each thread by its id; or of the process as a whole, where no more is known, under 0. */
+type CpuTimes = Map<number, ThreadTimes>;
 
 /** Where the CPU time is from: threads' schedstat (nanoseconds), stat (10 ms), or ps. */
 export type CpuSource = "schedstat" | "stat" | "ps";
@@ -148,6 +154,8 @@ export interface Usage {
   pid: number;
   source: CpuSource;
   cpuSeconds: number;
+  /** How long the main thread could have run and had no core; null where that is not known. */
+  waitSeconds: number | null;
   /** Resident memory, in bytes. */
   rssEnd: number;
   /** The largest that was seen, at the beginning, every 100 ms (only on Linux) and at the end. */
@@ -188,16 +196,26 @@ export class WatchedProcess {
     clearInterval(this.#sampling);
     let cpuSeconds = 0;
     // Thread by thread: of one that has ended meanwhile, what it used before must not be taken off the others.
-    for (const [thread, seconds] of after) cpuSeconds += seconds - (this.#before.get(thread) ?? 0);
+    for (const [thread, { ran }] of after) cpuSeconds += ran - (this.#before.get(thread)?.ran ?? 0);
+    const [main, mainBefore] = [after.get(this.#pid), this.#before.get(this.#pid)];
+    const waitSeconds = main && mainBefore ? main.waited - mainBefore.waited : null;
     const rssEnd = this.#rss();
-    this.usage = { pid: this.#pid, source: this.#source, cpuSeconds, rssEnd, rssPeak: this.#peak };
+    this.usage = {
+      pid: this.#pid,
+      source: this.#source,
+      cpuSeconds,
+      waitSeconds,
+      rssEnd,
+      rssPeak: this.#peak,
+    };
   }
 
   #cpu(): CpuTimes {
+    const whole = (ran: number): CpuTimes => new Map([[0, { ran, waited: 0 }]]);
     const times =
       this.#source === "schedstat"
         ? threadTimes(this.#pid)
-        : new Map([[0, this.#source === "stat" ? statTime(this.#pid) : askPs(this.#pid).cpuSeconds]]);
+        : whole(this.#source === "stat" ? statTime(this.#pid) : askPs(this.#pid).cpuSeconds);
     if (times.size === 0) throw new NoSuchProcess(this.#pid);
     return times;
   }
@@ -236,13 +254,17 @@ function threadTimes(pid: number): CpuTimes {
   }
   for (const thread of threads) {
     try {
-      const [ran] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "utf8").split(" ");
-      times.set(Number(thread), Number(ran) / 1e9);
+      times.set(Number(thread), schedstat(`/proc/${pid}/task/${thread}/schedstat`));
     } catch {
       // A thread that has just ended, or a kernel without schedstat.
     }
   }
   return times;
+}
+
+function schedstat(file: string): ThreadTimes {
+  const [ran, waited] = readFileSync(file, "utf8").split(" ");
+  return { ran: Number(ran) / 1e9, waited: Number(waited) / 1e9 };
 }
 
 /** utime and stime are fields 14 and 15, in hundredths of a second; the second field, a name, may contain anything. */

@@ -17,6 +17,12 @@ interface Times {
   mean: number;
 }
 
+/** A process's CPU time, and the time its main thread waited for a core, as shares of the window. */
+interface Shares {
+  cpuShare: number;
+  waitShare: number | null;
+}
+
 /** What --json prints. Times are in microseconds, but for the histogram's nanoseconds. */
 export interface LoadResult {
   settings: Omit<Settings, "rate"> & { rate: number | null; pid: number | null };
@@ -32,10 +38,7 @@ export interface LoadResult {
   /** Of messages whose start is inside the window. */
   latency: Times;
   histogram: HistogramJSON;
-  generator: {
-    /** CPU time of the generator's process, and the time its main thread waited for a core, as shares of the window. */
-    cpuShare: number;
-    waitShare: number | null;
+  generator: Shares & {
     /** Whether the generator, and not the server, set the result; and why that is thought. */
     limited: boolean;
     reason: string | null;
@@ -43,7 +46,7 @@ export interface LoadResult {
   /** The open loop only. */
   schedule: { pacing: Pacing; due: number; backlog: number; unsent: number; lateness: Times } | null;
   /** With --pid only. */
-  server: (Usage & { cpuShare: number; cpuMicrosPerMessage: number | null }) | null;
+  server: (Usage & Shares & { cpuMicrosPerMessage: number | null }) | null;
 }
 
 function timesOf(histogram: Histogram): Times {
@@ -69,12 +72,15 @@ export function resultOf(
   usage: Usage | undefined,
 ): LoadResult {
   const { seconds, messages, schedule } = measured;
+  const share = <T extends number | null>(time: T): T =>
+    (time === null ? null : rounded(time / seconds, 4)) as T;
   const server =
     usage === undefined
       ? null
       : {
           ...usage,
-          cpuShare: rounded(usage.cpuSeconds / seconds, 4),
+          cpuShare: share(usage.cpuSeconds),
+          waitShare: share(usage.waitSeconds),
           cpuMicrosPerMessage: messages === 0 ? null : rounded((usage.cpuSeconds / messages) * 1e6, 4),
         };
   const result: LoadResult = {
@@ -88,8 +94,8 @@ export function resultOf(
     latency: timesOf(measured.latency),
     histogram: measured.latency.toJSON(),
     generator: {
-      cpuShare: rounded(own.cpuSeconds / seconds, 4),
-      waitShare: own.waitSeconds === undefined ? null : rounded(own.waitSeconds / seconds, 4),
+      cpuShare: share(own.cpuSeconds),
+      waitShare: share(own.waitSeconds),
       limited: false,
       reason: null,
     },
@@ -113,12 +119,12 @@ const WOKEN = 100;
  * this lateness says nothing about the server.
  */
 function limitOf({ mode, generator, schedule, server, latency }: LoadResult): string | undefined {
-  const taken = generator.cpuShare + (generator.waitShare ?? 0);
+  const taken = ({ cpuShare, waitShare }: Shares): number => cpuShare + (waitShare ?? 0);
   const busy = `the generator ${used(generator)}`;
-  if (taken > BUSY) {
+  if (taken(generator) > BUSY) {
     if (mode === "open") return `${busy}: it cannot be trusted to keep the schedule`;
     if (server === null) return `${busy}; whether the server was as busy is only known with --pid`;
-    if (server.cpuShare < BUSY) return `${busy}, and the server ${percent(server.cpuShare)}`;
+    if (taken(server) < BUSY) return `${busy}, and the server ${used(server)}`;
   }
   const late = schedule?.lateness.p99 ?? 0;
   if (late > WOKEN && late > latency.p99 / 2) {
@@ -127,7 +133,7 @@ function limitOf({ mode, generator, schedule, server, latency }: LoadResult): st
   return undefined;
 }
 
-function used({ cpuShare, waitShare }: LoadResult["generator"]): string {
+function used({ cpuShare, waitShare }: Shares): string {
   const waited =
     waitShare !== null && waitShare >= 0.005 ? `, and waited for one for ${percent(waitShare)}` : "";
   return `used ${percent(cpuShare)} of a core${waited}`;
@@ -179,7 +185,7 @@ export function describe(result: LoadResult): string {
         : `   ${server.cpuMicrosPerMessage.toFixed(2)} µs of CPU for each`;
     rows.push([
       "server",
-      `${percent(server.cpuShare)} of a core${each}   ${megabytes(server.rssEnd)} resident, at most ${megabytes(server.rssPeak)}`,
+      `${used(server)}${each}   ${megabytes(server.rssEnd)} resident, at most ${megabytes(server.rssPeak)}`,
     ]);
   }
   rows.push(["generator", generator.reason === null ? used(generator) : `LIMITED: ${generator.reason}`]);
