@@ -337,6 +337,20 @@ describe("among visits:", () => {
     );
   });
 
+  test("the server sends half of the echo, and FIN", async () => {
+    const { port } = server({
+      data(peer, chunk) {
+        reply(peer, chunk.subarray(0, 32));
+        peer.socket.shutdown();
+      },
+    });
+    const { code, stderr } = await load(port, "--churn");
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /^load: visitor \d: ended \(FIN\) by the server in mid-run, after 32 of 64 bytes came/,
+    );
+  });
+
   test("the server closes before the echo", async () => {
     const { port } = server({ data: ({ socket }) => void socket.end() });
     const { code, stderr } = await load(port, "--churn");

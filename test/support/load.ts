@@ -28,14 +28,18 @@ export async function killLoads(): Promise<void> {
   await Promise.all(children.map(({ exited }) => exited));
 }
 
-/** Sends all of it, in order, as the peer takes it. */
+/** Sends all of it, in order, as the peer takes it; until then reads nothing more, as a server with bounded memory does. */
 export function reply(peer: Peer, bytes?: Buffer): void {
   if (bytes !== undefined) peer.waiting.push(bytes);
   for (let first = peer.waiting.shift(); first !== undefined; first = peer.waiting.shift()) {
     const sent = peer.socket.write(first);
     if (sent < 0) return;
-    if (sent < first.length) return void peer.waiting.unshift(first.subarray(sent));
+    if (sent === first.length) continue;
+    peer.waiting.unshift(first.subarray(sent));
+    peer.socket.pause();
+    return;
   }
+  peer.socket.resume();
 }
 
 export interface Behaviour {
