@@ -1,35 +1,112 @@
 /**
- * The ring against what is usually written instead: Buffer.concat of what waits, and an array of chunks. Each takes
- * eight chunks of 1 KiB in and gives them out in slices of 700 bytes, as a slow peer's connection does.
+ * The ring against what is usually written instead: a ring of bytes that copies, an array of chunks, Buffer.concat.
+ * Each takes chunks in and gives them out in slices that may be kept, as recv() does for a slow reader.
  */
-import { bench, do_not_optimize, run, summary } from "mitata";
+import { bench, do_not_optimize, group, summary } from "mitata";
 import { RingBuffer } from "../src/net/ring-buffer.ts";
+import { runSuite } from "./suite.ts";
 
-const CHUNK = Buffer.alloc(1024, "x");
-const CHUNKS = 8;
-const SLICE = 700;
+const CAPACITY = 65_536;
+const ring = new RingBuffer(CAPACITY);
 
-summary(() => {
-  const ring = new RingBuffer(65_536);
-  bench("RingBuffer", () => {
-    for (let i = 0; i < CHUNKS; i++) ring.push(CHUNK);
-    for (let slice = ring.take(SLICE); slice !== undefined; slice = ring.take(SLICE)) do_not_optimize(slice);
+function ringBuffer(chunk: Uint8Array, chunks: number, size: number): number {
+  let bytes = 0;
+  for (let i = 0; i < chunks; i++) ring.push(chunk);
+  for (let slice = ring.take(size); slice !== undefined; slice = ring.take(size)) {
+    do_not_optimize(slice);
+    bytes += slice.length;
+  }
+  return bytes;
+}
+
+const storage = Buffer.alloc(CAPACITY);
+let first = 0;
+let held = 0;
+
+/** Bytes in at the end, which may be in two parts where the storage ends. */
+function putBytes(chunk: Uint8Array): void {
+  const at = (first + held) % CAPACITY;
+  const room = Math.min(chunk.length, CAPACITY - at);
+  storage.set(room === chunk.length ? chunk : chunk.subarray(0, room), at);
+  if (room < chunk.length) storage.set(chunk.subarray(room));
+  held += chunk.length;
+}
+
+/** Bytes out: a copy, since what comes next may take their place. */
+function takeBytes(size: number): Uint8Array {
+  const length = Math.min(size, held);
+  const slice = Buffer.allocUnsafe(length);
+  const room = Math.min(length, CAPACITY - first);
+  storage.copy(slice, 0, first, first + room);
+  if (room < length) storage.copy(slice, room, 0, length - room);
+  first = (first + length) % CAPACITY;
+  held -= length;
+  return slice;
+}
+
+function byteRing(chunk: Uint8Array, chunks: number, size: number): number {
+  let bytes = 0;
+  for (let i = 0; i < chunks; i++) putBytes(chunk);
+  while (held > 0) {
+    const slice = takeBytes(size);
+    do_not_optimize(slice);
+    bytes += slice.length;
+  }
+  return bytes;
+}
+
+const waiting: Uint8Array[] = [];
+
+function arrayOfChunks(chunk: Uint8Array, chunks: number, size: number): number {
+  let bytes = 0;
+  for (let i = 0; i < chunks; i++) waiting.push(chunk);
+  for (let head = waiting[0]; head !== undefined; head = waiting[0]) {
+    const slice = head.length > size ? head.subarray(0, size) : head;
+    if (head.length > size) waiting[0] = head.subarray(size);
+    else waiting.shift();
+    do_not_optimize(slice);
+    bytes += slice.length;
+  }
+  return bytes;
+}
+
+const NOTHING = Buffer.alloc(0);
+
+function bufferConcat(chunk: Uint8Array, chunks: number, size: number): number {
+  let bytes = 0;
+  let all = NOTHING;
+  for (let i = 0; i < chunks; i++) all = Buffer.concat([all, chunk]);
+  for (; all.length > 0; all = all.subarray(size)) {
+    const slice = all.subarray(0, size);
+    do_not_optimize(slice);
+    bytes += slice.length;
+  }
+  return bytes;
+}
+
+const contenders = {
+  RingBuffer: ringBuffer,
+  "byte ring, copied in and out": byteRing,
+  "array of chunks": arrayOfChunks,
+  "Buffer.concat": bufferConcat,
+};
+
+for (const { length, chunks, size } of [
+  { length: 64, chunks: 1, size: 1024 },
+  { length: 1024, chunks: 8, size: 700 },
+  { length: 16_384, chunks: 4, size: 4096 },
+]) {
+  // As a socket hands them over.
+  const chunk = Buffer.alloc(length, "x");
+  group(`${chunks} of ${length} bytes in, out in slices of at most ${size}`, () => {
+    summary(() => {
+      for (const [name, run] of Object.entries(contenders)) {
+        const bytes = run(chunk, chunks, size);
+        if (bytes !== length * chunks) throw new Error(`${name}: ${bytes} bytes of ${length * chunks}`);
+        bench(name, () => do_not_optimize(run(chunk, chunks, size))).baseline(run === ringBuffer);
+      }
+    });
   });
+}
 
-  bench("Buffer.concat", () => {
-    let held = Buffer.alloc(0);
-    for (let i = 0; i < CHUNKS; i++) held = Buffer.concat([held, CHUNK]);
-    for (; held.length > 0; held = held.subarray(SLICE)) do_not_optimize(held.subarray(0, SLICE));
-  });
-
-  bench("array of chunks, shift and unshift", () => {
-    const held: Buffer[] = [];
-    for (let i = 0; i < CHUNKS; i++) held.push(CHUNK);
-    for (let head = held.shift(); head !== undefined; head = held.shift()) {
-      do_not_optimize(head.subarray(0, SLICE));
-      if (head.length > SLICE) held.unshift(head.subarray(SLICE));
-    }
-  });
-});
-
-await run();
+await runSuite();

@@ -1,0 +1,80 @@
+/**
+ * The tutorial's reply, `OK...` before each recv of 1024 bytes: how the server composes it, against how it is usually
+ * written. Everything around it is the same: a connection, its ring, and a socket that takes all and does nothing.
+ */
+import { bench, do_not_optimize, group, summary } from "mitata";
+import { replyNamed, type Reply } from "../src/echo/reply.ts";
+import { Connection } from "../src/net/connection.ts";
+import { RingPool } from "../src/net/ring-buffer.ts";
+import type { StreamSocket } from "../src/net/stream-socket.ts";
+import { runSuite } from "./suite.ts";
+
+const RECV_SIZE = 1024;
+const OK = Buffer.from("OK...");
+
+type Received = Reply["received"];
+
+/** A write for each reply, as the tutorial has it. */
+const oneByOne =
+  (compose: (slice: Uint8Array) => Uint8Array): Received =>
+  (connection, chunk) => {
+    connection.hold(chunk);
+    for (let slice = connection.take(RECV_SIZE); slice !== undefined; slice = connection.take(RECV_SIZE)) {
+      connection.write(compose(slice));
+    }
+  };
+
+const decoder = new TextDecoder();
+const contenders: Record<string, Received> = {
+  "ringback --reply tutorial": replyNamed("tutorial", RECV_SIZE).received,
+  "Buffer.concat": oneByOne((slice) => Buffer.concat([OK, slice])),
+  "template string": oneByOne((slice) => Buffer.from(`OK...${decoder.decode(slice)}`)),
+};
+const names = Object.keys(contenders);
+
+const nobody = { received() {}, drained() {}, ended() {}, closed() {} };
+const rings = new RingPool(65_536);
+
+function connectionTo(write: (bytes: Uint8Array, offset: number, length: number) => void): Connection {
+  const nothing = (): void => {};
+  const socket: StreamSocket = {
+    write(bytes, offset, length) {
+      write(bytes, offset, length);
+      return length;
+    },
+    pause: nothing,
+    resume: nothing,
+    shutdown: nothing,
+    end: nothing,
+    terminate: nothing,
+  };
+  return new Connection(socket, nobody, rings);
+}
+
+/** What a peer gets for the chunk. */
+function answer(received: Received, chunk: Uint8Array): string {
+  const written: Uint8Array[] = [];
+  received(
+    connectionTo((bytes, offset, length) => void written.push(bytes.slice(offset, offset + length))),
+    chunk,
+  );
+  return Buffer.concat(written).toString("latin1");
+}
+
+for (const length of [64, 1024, 65_536]) {
+  // Text: a template string would spoil anything else.
+  const chunk = Buffer.alloc(length, "abcdefghijklmnopqrstuvwxyz\n");
+  const expected = answer(contenders[names[1]!]!, chunk);
+  group(`replies to a chunk of ${length} bytes`, () => {
+    summary(() => {
+      for (const name of names) {
+        const received = contenders[name]!;
+        if (answer(received, chunk) !== expected) throw new Error(`${name}: another answer than the others`);
+        const connection = connectionTo(do_not_optimize);
+        bench(name, () => received(connection, chunk)).baseline(name === names[0]);
+      }
+    });
+  });
+}
+
+await runSuite();
