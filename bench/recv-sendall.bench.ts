@@ -94,12 +94,12 @@ const path = join(tmpdir(), `ringback-bench-${process.pid}`);
 
 for (const size of [64, 65_536]) {
   compareLaps(`there and back over Unix sockets, ${size} bytes`, [
-    { name: "recv/sendall, socketpair", open: async () => awaited(...socket.socketpair(), size) },
-    { name: "bare Bun sockets, unix", open: () => bare({ unix: path }, size) },
+    { name: "recv/sendall", open: async () => awaited(...socket.socketpair(), size) },
+    { name: "bare Bun sockets", open: () => bare({ unix: path }, size) },
   ]);
   compareLaps(`there and back over TCP, ${size} bytes`, [
-    { name: "recv/sendall, TCP", open: async () => awaited(...(await tcpPair()), size) },
-    { name: "bare Bun sockets, TCP", open: () => bare({ hostname: "127.0.0.1", port: 0 }, size) },
+    { name: "recv/sendall", open: async () => awaited(...(await tcpPair()), size) },
+    { name: "bare Bun sockets", open: () => bare({ hostname: "127.0.0.1", port: 0 }, size) },
   ]);
 }
 
