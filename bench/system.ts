@@ -230,7 +230,7 @@ export class WatchedProcess {
   }
 
   #rss(): number {
-    const bytes = linux ? residentBytes(this.#pid) : askPs(this.#pid).rss;
+    const bytes = residentBytes(this.#pid);
     this.#peak = Math.max(this.#peak, bytes);
     return bytes;
   }
@@ -274,9 +274,14 @@ function statTime(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
-/** A process that has ended and that nobody has waited for has no memory any more. */
-const residentBytes = (pid: number): number =>
-  Number(/^VmRSS:\s+(\d+) kB$/m.exec(readProc(pid, "status"))?.[1] ?? 0) * 1024;
+/**
+ * Resident memory of a process, in bytes. One that has ended and that nobody has waited for has none any more.
+ * @throws NoSuchProcess
+ */
+export function residentBytes(pid: number): number {
+  if (!linux) return askPs(pid).rss;
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readProc(pid, "status"))?.[1] ?? 0) * 1024;
+}
 
 function askPs(pid: number): { cpuSeconds: number; rss: number } {
   const { stdout } = Bun.spawnSync(["ps", "-o", "time=,rss=", "-p", String(pid)]);

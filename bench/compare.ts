@@ -1,0 +1,278 @@
+#!/usr/bin/env bun
+/**
+ * The comparison: `bun run bench`. Flags, the order of the rounds, progress, exit code. It changes when a flag or the
+ * order does.
+ */
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { cpus, release, totalmem } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { cases as allCases, QUICK, type Case } from "./comparison/cases.ts";
+import { coresToPin, measure } from "./comparison/measure.ts";
+import { page } from "./comparison/page.ts";
+import { casesNamed, type Measurement, type Result } from "./comparison/result.ts";
+import { table } from "./comparison/table.ts";
+import { installed, parseServer, servers as allServers, type Server } from "./servers.ts";
+
+/** All ratios are to the plainest program on node:net. */
+const BASELINE = "node:net pipe, Bun";
+
+const FULL = { rounds: 5, seconds: 1, warmup: 0.7 };
+const QUICKLY = { rounds: 3, seconds: 0.4, warmup: 0.3 };
+
+const HELP = `Compares echo servers: what Ringback costs and gains against node:net, and against a bare Bun.listen handler.
+
+Usage: bun run bench [options]
+
+  --quick                  two cases and the start, 3 rounds: under a minute, no verdicts
+  --case <name>            this case only; can be given several times
+  --server <name=command>  one more server, "{port}" in its command; can be given several times
+  --rounds <number>        1 to 99 (default ${FULL.rounds}; a verdict needs 5)
+  --seconds <time>         each window, 0.05 to 600 (default ${FULL.seconds})
+  --json <file>            everything that was measured, raw
+  --html <file>            the report as one page with its charts
+  --help
+
+Cases: ${allCases.map((one) => one.name).join(", ")}
+Servers: ${allServers.map((one) => one.name).join("; ")}
+
+Each measurement is a fresh process of the server and one of the load generator, on a core of their own where
+taskset(1) is there. Servers take turns, in rounds (A B C, then C B A). The full comparison takes under 10 minutes.
+
+Try it:
+  bun run bench --quick
+  bun run bench --case "50 x 64 B" --server "mine=./my-server {port}"
+
+Exit code 1: a server could not be measured, or sent a wrong byte. 2: a wrong flag.
+`;
+
+class UsageError extends Error {}
+
+interface Flags {
+  quick: boolean;
+  cases: readonly Case[];
+  servers: Server[];
+  rounds: number;
+  seconds: number;
+  warmup: number;
+  json: string | undefined;
+  html: string | undefined;
+}
+
+function number(name: string, text: string | undefined, preset: number, least: number, most: number): number {
+  if (text === undefined) return preset;
+  const value = Number(text);
+  if (text.trim() !== "" && value >= least && value <= most) return value;
+  throw new UsageError(`--${name}: ${JSON.stringify(text)} is not from ${least} to ${most}`);
+}
+
+/** What a flag's text is taken for. */
+function asked<T>(flag: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw new UsageError(`${flag}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** A file that cannot be written is better told now than in ten minutes. */
+function checkWritable(flag: string, file: string | undefined): void {
+  if (file !== undefined) asked(flag, () => closeSync(openSync(file, "a")));
+}
+
+/** @returns undefined for --help */
+function readFlags(args: string[]): Flags | undefined {
+  const text = { type: "string" } as const;
+  const many = { type: "string", multiple: true } as const;
+  const flag = { type: "boolean" } as const;
+  const options = {
+    ...{ quick: flag, help: flag, case: many, server: many },
+    ...{ rounds: text, seconds: text, json: text, html: text },
+  };
+  const { values } = parseArgs({ args, options, strict: true });
+  if (values.help) return undefined;
+  const quick = values.quick ?? false;
+  const preset = quick ? QUICKLY : FULL;
+  const rounds = number("rounds", values.rounds, preset.rounds, 1, 99);
+  if (!Number.isInteger(rounds)) throw new UsageError(`--rounds: ${rounds} is no whole number`);
+  const seconds = number("seconds", values.seconds, preset.seconds, 0.05, 600);
+  const given = asked("--server", () => (values.server ?? []).map(parseServer));
+  const known = [...allServers, ...given].map((one) => one.name);
+  const twice = known.find((name, i) => known.indexOf(name) !== i);
+  if (twice !== undefined) throw new UsageError(`--server: there are two servers of the name ${twice}`);
+  const cases = values.case
+    ? asked("--case", () => casesNamed(values.case!))
+    : quick
+      ? casesNamed(QUICK)
+      : allCases;
+  const warmup = Math.min(preset.warmup, seconds);
+  const { json, html } = values;
+  checkWritable("--json", json);
+  checkWritable("--html", html);
+  return { quick, cases, servers: [...allServers, ...given], rounds, seconds, warmup, json, html };
+}
+
+/** What a program prints, without the white space around it; null where it is not to be had. */
+function said(...command: string[]): string | null {
+  if (Bun.which(command[0]!) === null) return null;
+  const { stdout, exitCode } = Bun.spawnSync(command, { stderr: "ignore", cwd: import.meta.dir });
+  return exitCode === 0 ? stdout.toString().trim() : null;
+}
+
+function commit(): string | null {
+  const hash = said("git", "rev-parse", "HEAD");
+  return hash === null ? null : hash + (said("git", "status", "--porcelain") === "" ? "" : "+");
+}
+
+const quoted = (word: string): string =>
+  /^[\w./=:-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+
+function blank(flags: Flags, servers: readonly Server[], args: readonly string[]): Result {
+  const { version } = JSON.parse(readFileSync(join(import.meta.dir, "../package.json"), "utf8")) as {
+    version: string;
+  };
+  const cores = coresToPin();
+  const [cpu] = cpus();
+  const notMeasured = flags.servers
+    .filter((one) => !servers.includes(one))
+    .map((one) => `${one.name}: ${one.needs} is not installed`);
+  for (const one of allCases)
+    if (!flags.cases.includes(one)) notMeasured.push(`the case ${one.name}: not asked for`);
+  if (cores === null)
+    notMeasured.push("server and generator on cores of their own: no taskset(1), or one core");
+  return {
+    format: "ringback comparison 1",
+    date: new Date().toISOString(),
+    commit: commit(),
+    command: ["bun", "run", "bench", ...args.map(quoted)].join(" "),
+    versions: { ringback: version, bun: Bun.version, node: said("node", "--version") },
+    machine: {
+      cpu: cpu?.model ?? "unknown",
+      cores: navigator.hardwareConcurrency,
+      memoryBytes: totalmem(),
+      kernel: `${process.platform} ${release()} ${process.arch}`,
+      pinned: cores,
+    },
+    settings: { rounds: flags.rounds, seconds: flags.seconds, warmup: flags.warmup },
+    baseline: BASELINE,
+    servers: servers.map(({ name, about, command }) => ({ name, about, command: command.map(ownPath) })),
+    cases: [...flags.cases],
+    notMeasured,
+    measurements: [],
+  };
+}
+
+/** As somebody else would write it: the repository may lie elsewhere. */
+function ownPath(word: string): string {
+  if (word === process.execPath) return "bun";
+  const root = join(import.meta.dir, "..");
+  return word.startsWith(root) ? word.slice(root.length + 1) : word;
+}
+
+interface Turn {
+  round: number;
+  one: Case;
+  server: Server;
+}
+
+/** A B C, then C B A: what changes slowly on the machine meets all servers alike. */
+function turns(flags: Flags, servers: readonly Server[]): Turn[] {
+  const all: Turn[] = [];
+  for (let round = 1; round <= flags.rounds; round++) {
+    const order = round % 2 === 1 ? servers : servers.toReversed();
+    // A start is measured with each of the other cases, and alone only when nothing else is asked for.
+    const others = flags.cases.filter((one) => one.kind !== "start");
+    for (const one of others.length > 0 ? others : flags.cases) {
+      for (const server of order) all.push({ round, one, server });
+    }
+  }
+  return all;
+}
+
+/** On a terminal one line that is written again and again; elsewhere a line for each round. */
+class Progress {
+  readonly #began = performance.now();
+  readonly #all: number;
+  readonly #terminal = process.stderr.isTTY;
+  #round = 0;
+
+  constructor(all: number) {
+    this.#all = all;
+  }
+
+  show(done: number, { round, one, server }: Turn, rounds: number): void {
+    const elapsed = (performance.now() - this.#began) / 1000;
+    const left = done === 0 ? "" : `, ${clock((elapsed / done) * (this.#all - done))} left`;
+    const where = `round ${round} of ${rounds}, ${clock(elapsed)}${left}`;
+    if (this.#terminal) process.stderr.write(`\r\x1b[K${where}: ${one.name}, ${server.name}`);
+    else if (round !== this.#round) process.stderr.write(`${where}\n`);
+    this.#round = round;
+  }
+
+  clear(): void {
+    if (this.#terminal) process.stderr.write("\r\x1b[K");
+  }
+}
+
+const clock = (seconds: number): string =>
+  `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+
+async function run(
+  flags: Flags,
+  result: Result,
+  servers: readonly Server[],
+  signal: AbortSignal,
+): Promise<void> {
+  const all = turns(flags, servers);
+  const cores = result.machine.pinned;
+  const progress = new Progress(all.length);
+  const began = performance.now();
+  for (const [done, turn] of all.entries()) {
+    if (signal.aborted) break;
+    progress.show(done, turn, flags.rounds);
+    const { round, one, server } = turn;
+    const at = Math.round(performance.now() - began) / 1000;
+    const measured = await measure(server, one, flags, cores, signal);
+    if (signal.aborted) break;
+    const measurement: Measurement = { round, server: server.name, case: one.name, at, ...measured };
+    result.measurements.push(measurement);
+    if (measurement.error === undefined) continue;
+    progress.clear();
+    process.stderr.write(`bench: ${server.name}, ${one.name}, round ${round}: ${measurement.error}\n`);
+  }
+  progress.clear();
+}
+
+async function main(args: string[]): Promise<number> {
+  const flags = readFlags(args);
+  if (flags === undefined) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const servers = flags.servers.filter(installed);
+  const result = blank(flags, servers, args);
+  const interrupted = new AbortController();
+  process.once("SIGINT", () => interrupted.abort());
+  process.once("SIGTERM", () => interrupted.abort());
+  await run(flags, result, servers, interrupted.signal);
+  if (interrupted.signal.aborted) {
+    result.notMeasured.push("what was left when it was interrupted");
+    process.stderr.write("bench: interrupted; what follows is of the measurements until then\n");
+  }
+  process.stdout.write(table(result));
+  if (flags.json !== undefined) await Bun.write(flags.json, JSON.stringify(result));
+  if (flags.html !== undefined) await Bun.write(flags.html, page(result));
+  const failed = result.measurements.some((one) => one.error !== undefined);
+  return failed || interrupted.signal.aborted ? 1 : 0;
+}
+
+try {
+  process.exitCode = await main(Bun.argv.slice(2));
+} catch (error) {
+  const usage =
+    error instanceof UsageError || (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
+  process.stderr.write(
+    `bench: ${(error as Error).message}\n${usage ? "bun run bench --help tells the options\n" : ""}`,
+  );
+  process.exitCode = usage ? 2 : 1;
+}

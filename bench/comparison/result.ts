@@ -1,0 +1,238 @@
+/**
+ * The result of a comparison: everything raw, as --json writes it, and what is said of it: medians, their spread, the
+ * ratio to node:net and when it is a verdict. It changes when the file's form or the statistics do.
+ */
+import type { LoadResult } from "../load/result.ts";
+import { cases as allCases, metrics, type Case, type Metric } from "./cases.ts";
+
+export interface Measurement {
+  /** From 1 on. */
+  round: number;
+  server: string;
+  case: string;
+  /** Seconds since the comparison began. */
+  at: number;
+  /** Milliseconds from the start of the server's process to its first echoed byte. */
+  firstEchoMs: number;
+  /** Of the load generator, whole. */
+  load?: LoadResult;
+  memory?: { connections: number; emptyBytes: number; fullBytes: number };
+  /** Why there is no figure. */
+  error?: string;
+}
+
+export interface Result {
+  format: "ringback comparison 1";
+  /** ISO 8601, UTC, of the beginning. */
+  date: string;
+  /** null outside a git repository; ends in "+" when files were changed. */
+  commit: string | null;
+  /** What reproduces it. */
+  command: string;
+  versions: { ringback: string; bun: string; node: string | null };
+  machine: {
+    cpu: string;
+    cores: number;
+    memoryBytes: number;
+    kernel: string;
+    /** Which core runs what; null where they are not pinned. */
+    pinned: { server: number; load: number } | null;
+  };
+  settings: { rounds: number; seconds: number; warmup: number };
+  /** All ratios are to this server. */
+  baseline: string;
+  servers: { name: string; about: string; command: string[] }[];
+  cases: Case[];
+  notMeasured: string[];
+  measurements: Measurement[];
+}
+
+export interface Interval {
+  median: number;
+  low: number;
+  high: number;
+}
+
+export type Verdict = "better" | "worse" | null;
+
+export interface Cell {
+  server: string;
+  case: string;
+  metric: Metric;
+  /** One a round. */
+  values: number[];
+  median: number;
+  /** Quartiles of the rounds. */
+  spread: [low: number, high: number];
+  /** Whether the generator was the limit in most rounds: the server could do more, and it is not said how much. */
+  limited: boolean;
+  /** To the baseline, round by round; null for the baseline itself, or when the interval cannot be told. */
+  ratio: Interval | null;
+  verdict: Verdict;
+}
+
+const CONFIDENCE = 0.93;
+
+const ascending = (values: readonly number[]): number[] => [...values].sort((a, b) => a - b);
+
+/** Between the two in the middle, when there are two; quantile(values, 0.25) is the lower quartile. */
+export function quantile(values: readonly number[], q: number): number {
+  const sorted = ascending(values);
+  const at = (sorted.length - 1) * q;
+  const below = sorted[Math.floor(at)]!;
+  return below + (sorted[Math.ceil(at)]! - below) * (at - Math.floor(at));
+}
+
+export const median = (values: readonly number[]): number => quantile(values, 0.5);
+
+/**
+ * The median with an interval that needs no assumption on how the values are spread: from the k-th smallest to the
+ * k-th largest, with the largest k for which the true median is inside in at least 93 of 100 cases. Each value lies
+ * below the true median as a coin falls, so that the chance is the binomial distribution's. Five values are the
+ * fewest for which there is a k: 1, and 93.75%.
+ * @returns null for fewer than five
+ */
+export function interval(values: readonly number[]): Interval | null {
+  const n = values.length;
+  let outside = 0;
+  let ways = 1;
+  let k = 0;
+  for (let i = 0; i < n; i++) {
+    outside += (2 * ways) / 2 ** n;
+    if (1 - outside < CONFIDENCE) break;
+    k = i + 1;
+    ways = (ways * (n - i)) / (i + 1);
+  }
+  if (k === 0) return null;
+  const sorted = ascending(values);
+  return { median: median(values), low: sorted[k - 1]!, high: sorted[n - k]! };
+}
+
+/** The figure of one measurement; undefined when it has none. */
+export function valueOf({ load, memory, firstEchoMs }: Measurement, metric: string): number | undefined {
+  if (metric === "start") return firstEchoMs;
+  if (memory !== undefined) {
+    const { connections, emptyBytes, fullBytes } = memory;
+    return metric === "memory" ? fullBytes : (fullBytes - emptyBytes) / connections;
+  }
+  if (load === undefined) return undefined;
+  switch (metric) {
+    case "cpu":
+      return load.server?.cpuMicrosPerMessage ?? undefined;
+    case "rate":
+      return load.messagesPerSecond;
+    case "peak":
+      return load.server?.rssPeak;
+    default:
+      return load.latency[metric as "p50" | "p99" | "p999"];
+  }
+}
+
+/** What each round says of a server in a case. A start is measured several times a round: then their median. */
+function byRound(result: Result, server: string, one: Case, metric: Metric): Map<number, number> {
+  const found = new Map<number, number[]>();
+  for (const measurement of result.measurements) {
+    const fits = one.kind === "start" || measurement.case === one.name;
+    if (!fits || measurement.server !== server || measurement.error !== undefined) continue;
+    const value = valueOf(measurement, metric.name);
+    if (value === undefined) continue;
+    const values = found.get(measurement.round) ?? [];
+    values.push(value);
+    found.set(measurement.round, values);
+  }
+  return new Map([...found].map(([round, values]) => [round, median(values)]));
+}
+
+function verdictOf({ better }: Metric, ratio: Interval | null): Verdict {
+  if (ratio === null || (ratio.low <= 1 && ratio.high >= 1)) return null;
+  return ratio.high < 1 === (better === "lower") ? "better" : "worse";
+}
+
+function cellOf(result: Result, server: string, one: Case, metric: Metric): Cell | undefined {
+  const rounds = byRound(result, server, one, metric);
+  const values = [...rounds.values()];
+  if (values.length === 0) return undefined;
+  const isLimited = (name: string): boolean => {
+    const loads = result.measurements.filter((m) => m.server === name && m.case === one.name && m.load);
+    return loads.filter((m) => m.load!.generator.limited).length * 2 > loads.length;
+  };
+  const limited = isLimited(server);
+  const base = server === result.baseline ? undefined : byRound(result, result.baseline, one, metric);
+  const ratios = [...rounds].flatMap(([round, value]) => {
+    const its = base?.get(round);
+    return its === undefined || its <= 0 ? [] : [value / its];
+  });
+  const ratio = interval(ratios);
+  // Where the generator was the limit of either, a ratio compares the generator with itself.
+  const says = !metric.limited || !(limited || isLimited(result.baseline));
+  return {
+    server,
+    case: one.name,
+    metric,
+    values,
+    median: median(values),
+    spread: [quantile(values, 0.25), quantile(values, 0.75)],
+    limited,
+    ratio,
+    verdict: says ? verdictOf(metric, ratio) : null,
+  };
+}
+
+/** Every figure of every server and case, in the tables' order. */
+export function cellsOf(result: Result): Cell[] {
+  const cells: Cell[] = [];
+  for (const one of result.cases) {
+    for (const metric of metrics) {
+      if (!metric.kinds.includes(one.kind)) continue;
+      for (const { name } of result.servers) {
+        const cell = cellOf(result, name, one, metric);
+        if (cell !== undefined) cells.push(cell);
+      }
+    }
+  }
+  return cells;
+}
+
+/** @throws Error that says what is wrong, when the text is no result of a comparison */
+export function parseResult(text: string, from: string): Result {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (error) {
+    throw new Error(`${from}: is no JSON: ${(error as Error).message}`, { cause: error });
+  }
+  const { format } = (parsed ?? {}) as Partial<Result>;
+  if (format !== "ringback comparison 1") {
+    throw new Error(`${from}: is no result of a comparison (its format is ${JSON.stringify(format)})`);
+  }
+  return parsed as Result;
+}
+
+/** The cases by their names. @throws Error that lists them */
+export function casesNamed(names: readonly string[]): Case[] {
+  return names.map((name) => {
+    const found = allCases.find((one) => one.name === name);
+    if (found !== undefined) return found;
+    throw new Error(
+      `there is no case ${JSON.stringify(name)}; there are: ${allCases.map((one) => one.name).join(", ")}`,
+    );
+  });
+}
+
+/** 12.3 µs, 45,600 /s, 1.2 MB: three digits that say something. */
+export function shown(value: number, unit: Metric["unit"]): string {
+  if (unit === "B") return bytesShown(value);
+  const text =
+    Math.abs(value) >= 100
+      ? Math.round(value).toLocaleString("en-US")
+      : value.toFixed(Math.abs(value) >= 10 ? 1 : 2);
+  return unit === "/s" ? `${text}/s` : `${text} ${unit}`;
+}
+
+function bytesShown(bytes: number): string {
+  const size = Math.abs(bytes);
+  if (size < 1000) return `${bytes.toFixed(0)} B`;
+  const [divisor, name] = size < 1e6 ? [1e3, "kB"] : size < 1e9 ? [1e6, "MB"] : [1e9, "GB"];
+  const scaled = bytes / divisor;
+  return `${scaled.toFixed(Math.abs(scaled) >= 100 ? 0 : 1)} ${name}`;
+}

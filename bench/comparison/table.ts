@@ -1,0 +1,82 @@
+/**
+ * The comparison on a terminal: a block for each case, with bars. It changes when its looks do.
+ */
+import { cellsOf, shown, type Cell, type Result } from "./result.ts";
+import type { Case } from "./cases.ts";
+
+const BAR = 16;
+const EIGHTHS = " ▏▎▍▌▋▊▉";
+
+function bar(share: number): string {
+  const eighths = Math.round(Math.min(1, Math.max(0, share)) * BAR * 8);
+  const part = eighths % 8 === 0 ? "" : EIGHTHS[eighths % 8]!;
+  return ("█".repeat(Math.floor(eighths / 8)) + part).padEnd(BAR);
+}
+
+/** + and - only where the interval does not span 1; an asterisk where the generator was the limit. */
+function figure({ median, metric, verdict, limited }: Cell): string {
+  const mark = verdict === "better" ? " +" : verdict === "worse" ? " -" : "";
+  return shown(median, metric.unit) + (metric.limited && limited ? " *" : mark);
+}
+
+function ratioText({ ratio }: Cell): string {
+  return ratio === null
+    ? ""
+    : `${ratio.median.toFixed(2)} [${ratio.low.toFixed(2)}, ${ratio.high.toFixed(2)}]`;
+}
+
+/** Columns as wide as their widest cell; the first from the left, the bar as it is, the others from the right. */
+function aligned(rows: string[][]): string[] {
+  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => [...row[i]!].length)));
+  const line = (row: string[]): string =>
+    row.map((cell, i) => (i < 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  ");
+  return rows.map((row) => `  ${line(row).trimEnd()}`);
+}
+
+function block(one: Case, cells: readonly Cell[], result: Result): string {
+  const metrics = [...new Set(cells.map((cell) => cell.metric))];
+  const [first] = metrics;
+  if (first === undefined) return `${one.name}: nothing was measured\n`;
+  const find = (server: string, metric = first): Cell | undefined =>
+    cells.find((cell) => cell.server === server && cell.metric === metric);
+  const most = Math.max(...cells.filter((cell) => cell.metric === first).map((cell) => cell.median));
+  const head = ["server", "", first.title, "quartiles", `of ${result.baseline}`];
+  const rows = [[...head, ...metrics.slice(1).map((metric) => metric.title)]];
+  for (const { name } of result.servers) {
+    const cell = find(name);
+    if (cell === undefined) continue;
+    const [low, high] = cell.spread;
+    rows.push([
+      name,
+      bar(cell.median / most),
+      figure(cell),
+      `${shown(low, first.unit)} to ${shown(high, first.unit)}`,
+      ratioText(cell),
+      ...metrics.slice(1).map((metric) => {
+        const other = find(name, metric);
+        return other === undefined ? "" : figure(other);
+      }),
+    ]);
+  }
+  return `${one.name}: ${one.about}\n${aligned(rows).join("\n")}\n`;
+}
+
+export function table(result: Result): string {
+  const cells = cellsOf(result);
+  const blocks = result.cases.map((one) =>
+    block(
+      one,
+      cells.filter((cell) => cell.case === one.name),
+      result,
+    ),
+  );
+  const { rounds, seconds } = result.settings;
+  const notes = [
+    `Medians of ${rounds} rounds of ${seconds} s. Ratios are taken round by round; [low, high] has the true median in at`,
+    `least 93 of 100 cases${rounds < 5 ? " and needs 5 rounds: there are no verdicts here" : ""}.`,
+    `+ better, - worse than ${result.baseline}; no mark where the interval spans 1.`,
+    "* the load generator was the limit: the server can do more, and it is not said how much.",
+    ...result.notMeasured.map((text) => `not measured: ${text}`),
+  ];
+  return `\n${blocks.join("\n")}\n${notes.join("\n")}\n`;
+}

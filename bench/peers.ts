@@ -1,0 +1,132 @@
+#!/usr/bin/env bun
+/**
+ * Peers that stay: `bun run bench/peers.ts --port P --idle N`, or `--stalled N`. It prints "ready" when all of them
+ * are there, and goes when its stdin ends. It changes when there is another kind of peer that stays.
+ */
+import { dlopen, ptr } from "bun:ffi";
+import { parseArgs } from "node:util";
+
+const HELP = `Holds connections to an echo server, for looking at what they cost it.
+
+Usage: bun run bench/peers.ts --port <number> (--idle <count> | --stalled <count>)
+
+  --idle     peers that have sent one byte and read it, and say nothing more
+  --stalled  peers that send as much as is taken, and read nothing
+
+It prints "ready", and stays until its stdin ends (Ctrl-D) or it is interrupted.
+Exit code 1: a connection was refused or lost. 2: a wrong flag.
+`;
+
+const HOST = "127.0.0.1";
+/** So many connects at a time: a listener's queue holds at least as many everywhere. */
+const AT_ONCE = 100;
+/** Once nothing has been taken from any stalled peer for so long, they are stalled. */
+const STALLED_MS = 300;
+const PIECE = Buffer.alloc(65_536, "stalled ");
+
+function fail(code: 1 | 2, why: string): never {
+  process.stderr.write(`peers: ${why}\n`);
+  process.exit(code);
+}
+
+function count(name: string, text: string | undefined, most: number): number {
+  const value = Number(text);
+  if (text !== undefined && Number.isInteger(value) && value >= 1 && value <= most) return value;
+  fail(2, `--${name}: ${text === undefined ? "is needed" : `${text} is not from 1 to ${most}`}`);
+}
+
+function read() {
+  const text = { type: "string" } as const;
+  try {
+    const options = { port: text, idle: text, stalled: text, help: { type: "boolean" } } as const;
+    return parseArgs({ options, strict: true }).values;
+  } catch (error) {
+    fail(2, (error as Error).message);
+  }
+}
+
+/** SOL_SOCKET, SO_SNDBUF and SO_RCVBUF of Linux (socket(7)). */
+const [LEVEL, SNDBUF, RCVBUF] = [1, 7, 8];
+
+/**
+ * Bounds what the kernel keeps for a stalled peer, where it is to be had: megabytes each otherwise, which take seconds
+ * to fill and say nothing about the server.
+ */
+function openNarrow(): (fd: number) => void {
+  if (process.platform !== "linux") return () => undefined;
+  const { symbols } = dlopen("libc.so.6", {
+    setsockopt: { args: ["i32", "i32", "i32", "ptr", "i32"], returns: "i32" },
+  });
+  const size = new Int32Array([PIECE.length]);
+  return (fd) => {
+    for (const option of [SNDBUF, RCVBUF]) symbols.setsockopt(fd, LEVEL, option, ptr(size), 4);
+  };
+}
+
+const narrow = openNarrow();
+const sockets: Bun.Socket[] = [];
+let movedAt = performance.now();
+
+/** As much as is taken now; `drain` asks again. */
+function push(socket: Bun.Socket): void {
+  while (socket.write(PIECE) > 0) movedAt = performance.now();
+}
+
+async function connect(port: number, stalled: boolean): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const lost = (): void => {
+    const error = new Error(`the connection was lost, of ${sockets.length} that there were`);
+    reject(error);
+    if (sockets.length > 0) fail(1, error.message);
+  };
+  const socket = await Bun.connect({
+    hostname: HOST,
+    port,
+    socket: {
+      open: (it) => {
+        if (stalled) narrow((it as unknown as { readonly fd: number }).fd);
+        it.write("!");
+      },
+      data: (it) => {
+        if (stalled) it.pause();
+        resolve();
+      },
+      drain: (it) => {
+        if (stalled) push(it);
+      },
+      close: lost,
+      error: (_, error) => reject(error),
+    },
+  });
+  await promise;
+  sockets.push(socket);
+}
+
+async function connectAll(port: number, peers: number, stalled: boolean): Promise<void> {
+  while (sockets.length < peers) {
+    const some = Math.min(AT_ONCE, peers - sockets.length);
+    await Promise.all(Array.from({ length: some }, () => connect(port, stalled)));
+  }
+  if (!stalled) return;
+  for (const socket of sockets) push(socket);
+  while (performance.now() - movedAt < STALLED_MS) await Bun.sleep(50);
+}
+
+const { port, idle, stalled, help } = read();
+if (help) {
+  process.stdout.write(HELP);
+  process.exit(0);
+}
+if ((idle === undefined) === (stalled === undefined)) fail(2, "one of --idle and --stalled is needed");
+const to = count("port", port, 65_535);
+const peers = idle === undefined ? count("stalled", stalled, 60_000) : count("idle", idle, 60_000);
+try {
+  await connectAll(to, peers, stalled !== undefined);
+} catch (error) {
+  fail(1, `connection ${sockets.length + 1} of ${peers}: ${(error as Error).message}`);
+}
+process.stdout.write("ready\n");
+for await (const _ of Bun.stdin.stream());
+// A reset leaves nothing behind in TIME_WAIT, which would use up the ports of the next ten thousand.
+for (const socket of sockets.splice(0)) socket.terminate();
+process.exit(0);
