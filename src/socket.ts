@@ -69,10 +69,10 @@ interface SocketConstructor {
 function make(
   family?: AddressFamily,
   type?: number,
-  proto = 0,
+  proto?: number,
   fileno: number | null = null,
 ): Socket<AddressFamily> {
-  if (fileno === null) return new Socket(family ?? AF_INET, type ?? SOCK_STREAM, proto, null);
+  if (fileno === null) return new Socket(family ?? AF_INET, type ?? SOCK_STREAM, proto ?? 0, null);
   if (!Number.isInteger(fileno) || fileno < 0)
     throw new RangeError(`socket: a descriptor is a whole number from 0 on, not ${fileno}`);
   // Of a given descriptor the kernel knows what it is.
@@ -81,7 +81,7 @@ function make(
     return given ?? (known || preset);
   };
   const its = ask(k.SO_DOMAIN, family, AF_INET) as AddressFamily;
-  return new Socket(its, ask(k.SO_TYPE, type, SOCK_STREAM), proto, fileno);
+  return new Socket(its, ask(k.SO_TYPE, type, SOCK_STREAM), ask(k.SO_PROTOCOL, proto, 0), fileno);
 }
 make.prototype = Socket.prototype;
 
@@ -105,14 +105,14 @@ export function socketpair<F extends AddressFamily = AF_UNIX>(
 }
 
 /**
- * Connects to a TCP service: every address of the host in turn.
+ * Connects to a TCP service: every address of the host in turn; null is this machine.
  * https://docs.python.org/3/library/socket.html#socket.create_connection
  * @param timeout seconds for each try; null for ever; default: the default timeout
  * @param source_address what to bind to before
  * @throws the last try's error; SSLError when the TLS handshake fails
  */
 export async function create_connection(
-  address: readonly [host: string, port: number],
+  address: readonly [host: string | null, port: number],
   timeout?: number | null | ConnectOptions,
   source_address?: readonly [host: string, port: number] | null | ConnectOptions,
   options?: ConnectOptions,
@@ -123,9 +123,12 @@ export async function create_connection(
   );
   const { signal, tls } = given ?? {};
   const [host, port] = address;
-  checkAddress(AF_INET, [host, port], "create_connection");
-  const wait = typeof timeout === "number" || timeout === null ? timeout : getdefaulttimeout();
-  checkTimeout(wait, "create_connection");
+  checkAddress(AF_INET, [host ?? "", port], "create_connection");
+  const preset = timeout === undefined || timeout === given;
+  const wait = checkTimeout(preset ? getdefaulttimeout() : (timeout as number | null), "create_connection");
+  if (source_address !== given && source_address != null && !Array.isArray(source_address)) {
+    throw new TypeError("create_connection: a source address is [host, port]");
+  }
   const ms = wait === null ? null : wait * 1000;
   const found = await within("create_connection", resolve(host, port, 0, SOCK_STREAM), ms || null, signal);
   let last: unknown;
@@ -134,7 +137,10 @@ export async function create_connection(
     try {
       conn.settimeout(wait);
       if (Array.isArray(source_address)) conn.bind(source_address as unknown as Inet6Address);
-      await conn.connect(to as Inet6Address, { signal, tls: tls && { serverName: host, ...tls } });
+      await conn.connect(to as Inet6Address, {
+        signal,
+        tls: tls && { ...(host !== null && { serverName: host }), ...tls },
+      });
       return conn;
     } catch (error) {
       conn.close();

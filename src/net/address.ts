@@ -62,6 +62,14 @@ export function checkAddress(
     if (typeof number !== "number") throw new TypeError(`${syscall}: an address of this family is ${form}`);
   }
   checkPort(address[1] as number, syscall);
+  const [, , flowinfo = 0, scopeid = 0] = address as number[];
+  checkWithin(flowinfo, 0xf_ffff, "flowinfo", syscall);
+  checkWithin(scopeid, 0xffff_ffff, "a scope id", syscall);
+}
+
+function checkWithin(value: number, most: number, what: string, syscall: string): void {
+  if (Number.isInteger(value) && value >= 0 && value <= most) return;
+  throw new RangeError(`${syscall}: ${what} is a whole number from 0 to ${most}, not ${value}`);
 }
 
 /** @throws RangeError outside 0..65535 */

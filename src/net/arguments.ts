@@ -25,6 +25,9 @@ export interface ConnectOptions extends Options {
   tls?: TLS | undefined;
 }
 
+/** Python's own bound: what fits in 64 bits of nanoseconds, 292 years. */
+const MAX_TIMEOUT = 9_223_372_036;
+
 let defaultTimeout: number | null = null;
 
 /** Seconds that new sockets wait; null for ever. */
@@ -42,8 +45,21 @@ export function setdefaulttimeout(timeout: number | null): void {
 export function checkTimeout(timeout: number | null, call: string): number | null {
   if (timeout === null || timeout === undefined) return null;
   if (typeof timeout !== "number") throw new TypeError(`${call}: a timeout is a number of seconds or null`);
-  if (!(timeout >= 0)) throw new RangeError(`${call}: a timeout is 0 or more seconds, not ${timeout}`);
-  return timeout === Infinity ? null : timeout;
+  if (!(timeout >= 0 && timeout <= MAX_TIMEOUT)) {
+    throw new RangeError(
+      `${call}: a timeout is 0 to ${MAX_TIMEOUT} seconds, or null for ever, not ${timeout}`,
+    );
+  }
+  return timeout;
+}
+
+/** @throws TypeError for what is no whole number, RangeError for what is no C int */
+export function checkInt(value: number, call: string): number {
+  if (!Number.isInteger(value))
+    throw new TypeError(`${call}: a whole number is needed, not ${String(value)}`);
+  if (value < -(2 ** 31) || value >= 2 ** 31)
+    throw new RangeError(`${call}: ${value} does not fit in a C int`);
+  return value;
 }
 
 /** As the transport counts. */

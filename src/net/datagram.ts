@@ -4,15 +4,21 @@
  */
 import { ptr } from "bun:ffi";
 import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from "./address.ts";
-import { AF_INET6, MSG_DONTWAIT, MSG_NOSIGNAL, type AddressFamily } from "./constants.ts";
-import { closeDescriptor } from "./descriptor.ts";
+import {
+  AF_INET6,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  SO_RCVBUF,
+  SOL_SOCKET,
+  type AddressFamily,
+} from "./constants.ts";
+import { closeDescriptor, getOption } from "./descriptor.ts";
 import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
 import { lastError, requireLibc } from "./libc.ts";
 import { turn } from "./stream.ts";
 import { abortReason, Waiter } from "./waiter.ts";
 
-/** What may wait: the kernel's own default for a datagram socket (net.core.rmem_default), and as many datagrams. */
-const MAX_BYTES = 212_992;
+/** How many may wait, however small; their bytes are bounded by SO_RCVBUF. */
 const MAX_DATAGRAMS = 4096;
 /** How soon a send is tried again that the kernel had no room for. */
 const RETRY_MS = 1;
@@ -29,6 +35,8 @@ export class DatagramSocket {
   #bun: BunUdpSocket | undefined;
   readonly #queue: Datagram[] = [];
   #bytes = 0;
+  /** As in the kernel: SO_RCVBUF. */
+  #capacity = 0;
   readonly #reader = new Waiter<Datagram>("recv");
   #error: OSError | undefined;
   #closed = false;
@@ -38,6 +46,17 @@ export class DatagramSocket {
   constructor(fd: number, family: AddressFamily) {
     this.#fd = fd;
     this.#family = family;
+  }
+
+  /** SO_RCVBUF has been set, or is to be learned. @throws OSError */
+  resize(): void {
+    const bytes = getOption(this.#fd, SOL_SOCKET, SO_RCVBUF, 4);
+    this.#capacity = new DataView(bytes.buffer).getInt32(0, true);
+  }
+
+  /** Whether datagrams wait here. */
+  get readable(): boolean {
+    return this.#queue.length > 0;
   }
 
   /** Whether Bun has the descriptor. */
@@ -147,6 +166,7 @@ export class DatagramSocket {
       });
     }
     this.#bun = socket;
+    this.resize();
   }
 
   #received(bytes: Buffer, port: number, host: string): void {
@@ -154,7 +174,7 @@ export class DatagramSocket {
     const address: AnyAddress =
       this.#family === AF_INET6 ? [literal, port, 0, Number(scope ?? 0) || 0] : [literal, port];
     if (this.#reader.waiting) return this.#reader.resolve([bytes, address]);
-    if (this.#queue.length >= MAX_DATAGRAMS || this.#bytes + bytes.length > MAX_BYTES) {
+    if (this.#queue.length >= MAX_DATAGRAMS || this.#bytes + bytes.length > this.#capacity) {
       this.dropped++;
       return;
     }

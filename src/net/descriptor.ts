@@ -11,12 +11,23 @@ import {
   type AnyAddress,
   type AnyAddressLike,
 } from "./address.ts";
-import { AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, type AddressFamily } from "./constants.ts";
+import {
+  AF_UNIX,
+  SO_LINGER,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOL_SOCKET,
+  type AddressFamily,
+} from "./constants.ts";
 import { osError } from "./errors.ts";
 import { fail, lastError, libc, requireLibc } from "./libc.ts";
 
 /** fcntl(2)'s command. Python's module does not have it, so that it is not among the constants. */
 const F_DUPFD_CLOEXEC = process.platform === "darwin" ? 67 : 1030;
+
+/** fcntl(2)'s, the same on Linux and macOS; and the flag of open(2), which is not. */
+const [F_GETFL, F_SETFL] = [3, 4];
+const O_NONBLOCK = process.platform === "darwin" ? 0x4 : 0x800;
 
 /** Where socket(2) takes no flags, Bun sets O_NONBLOCK when it adopts the descriptor. */
 const FLAGS = (SOCK_NONBLOCK ?? 0) | (SOCK_CLOEXEC ?? 0);
@@ -95,6 +106,23 @@ export function getOption(fd: number, level: number, option: number, size: numbe
   if (c.getsockopt(fd, level, option, ptr(bytes), ptr(length)) !== 0)
     fail(c, "getsockopt", `level ${level}, option ${option}`);
   return bytes.subarray(0, length[0]);
+}
+
+/** The seconds of SO_LINGER (socket(7)); undefined where it is off, or cannot be asked. */
+export function lingerTime(fd: number): number | undefined {
+  if (fd < 0 || libc === undefined) return undefined;
+  // struct linger: whether, and how long.
+  const linger = new Int32Array(2);
+  const length = new Int32Array([8]);
+  if (libc.getsockopt(fd, SOL_SOCKET, SO_LINGER, ptr(linger), ptr(length)) !== 0) return undefined;
+  return linger[0] === 0 ? undefined : linger[1];
+}
+
+/** A descriptor that was given may wait, and would stop the whole process. @throws OSError */
+export function setNonBlocking(fd: number): void {
+  const c = requireLibc("fcntl");
+  const flags = c.fcntl(fd, F_GETFL, 0);
+  if (flags < 0 || c.fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) fail(c, "fcntl", `descriptor ${fd}`);
 }
 
 /** A second descriptor of the same socket, numbered as the first if that is free by then. @throws OSError */

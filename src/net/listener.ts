@@ -22,7 +22,8 @@ export class Listener {
   #backlog = 1;
   readonly #queue: Stream[] = [];
   /** Connections whose TLS handshake is not done: they take a place in the queue, too. */
-  #handshakes = 0;
+  /** Connections in their TLS handshake. */
+  readonly #shaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
   #accepts: Waiter<Stream>[] = [];
   #closed = false;
 
@@ -80,11 +81,17 @@ export class Listener {
     this.#closed = true;
     this.#listener.stop(false);
     for (const stream of this.#queue.splice(0)) stream.abort();
+    for (const { stream } of [...this.#shaking.values()]) stream.abort();
     for (const waiter of this.#accepts.splice(0)) waiter.reject(closedError("accept"));
   }
 
+  /** Whether connections wait for accept(). */
+  get readable(): boolean {
+    return this.#queue.length > 0;
+  }
+
   get #full(): boolean {
-    return this.#closed || this.#queue.length + this.#handshakes >= this.#backlog + this.#pendingAccepts;
+    return this.#closed || this.#queue.length + this.#shaking.size >= this.#backlog + this.#pendingAccepts;
   }
 
   get #pendingAccepts(): number {
@@ -104,14 +111,12 @@ export class Listener {
   }
 
   #tlsEvents() {
-    // Only connections in their handshake are in here.
-    const shaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
+    const shaking = this.#shaking;
     const done = (socket: Bun.Socket<Connection>): Stream | undefined => {
       const entry = shaking.get(socket);
       if (entry === undefined) return undefined;
       shaking.delete(socket);
       entry.alarm.clear();
-      this.#handshakes--;
       return entry.stream;
     };
     return {
@@ -122,7 +127,6 @@ export class Listener {
         const alarm = new Alarm(() => stream.abort());
         alarm.set(HANDSHAKE_MS);
         shaking.set(socket, { stream, alarm });
-        this.#handshakes++;
       },
       handshake: (socket: Bun.Socket<Connection>, success: boolean): void => {
         const stream = done(socket);

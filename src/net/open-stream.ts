@@ -45,8 +45,15 @@ export async function openStream(
       settle(success ? undefined : handshakeError(error, address));
     },
   };
-  const options = { fd, allowHalfOpen: true, socket: events, ...(tls === undefined ? {} : { tls }) };
-  Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>).catch(settle);
+  // On a connected descriptor Bun begins no handshake for `tls: {}`.
+  const secure = tls === undefined ? {} : { tls: { rejectUnauthorized: true, ...tls } };
+  const options = { fd, allowHalfOpen: true, socket: events, ...secure };
+  try {
+    Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>).catch(settle);
+  } catch (error) {
+    // Certificates and keys that are none, mostly.
+    settle(tls === undefined ? error : handshakeError(error as Error, address, "connect"));
+  }
   try {
     await opened;
     return stream!;
@@ -73,13 +80,13 @@ export function adoptStream(fd: number): Stream {
 }
 
 /** A handshake that failed, with OpenSSL's reason. */
-export function handshakeError(error: Error | null, address: string): SSLError {
+export function handshakeError(error: Error | null, address: string, syscall = "do_handshake"): SSLError {
   const code = String((error as { code?: unknown } | null)?.code ?? "EPROTO");
   const reason = error?.message ?? "the handshake failed";
   return new SSLError({
     code,
     errno: 1,
-    syscall: "do_handshake",
+    syscall,
     address,
     reason,
     cause: error ?? undefined,

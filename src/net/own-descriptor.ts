@@ -5,7 +5,7 @@
  */
 import { addressText, type AnyAddress, type AnyAddressLike } from "./address.ts";
 import { literalAddress, type ConnectOptions } from "./arguments.ts";
-import { SO_LINGER, SOCK_DGRAM, SOL_SOCKET, type AddressFamily } from "./constants.ts";
+import { SOCK_DGRAM, type AddressFamily } from "./constants.ts";
 import {
   bindDescriptor,
   closeDescriptor,
@@ -18,6 +18,9 @@ import { OSError, osError } from "./errors.ts";
 import { openStream } from "./open-stream.ts";
 import type { Stream, TLS } from "./stream.ts";
 import { within } from "./waiter.ts";
+
+/** How soon a connect is tried again that found a Unix listener's queue full. */
+const QUEUE_RETRY_MS = 5;
 
 /** What socket(2) was called with. */
 export interface Kind {
@@ -37,6 +40,7 @@ export class OwnDescriptor {
   /** Bun connects the descriptor, and closes it if it fails. */
   #opening = false;
   #closed = false;
+  #arrived = false;
   /** Why a connect that nobody waited for failed; told to the next call. */
   #connectError: unknown;
 
@@ -63,12 +67,6 @@ export class OwnDescriptor {
     this.#options.set(`${level} ${option}`, [level, option, value]);
   }
 
-  /** Whether SO_LINGER is on: a C int that says so, and the seconds. */
-  get lingers(): boolean {
-    const value = this.#options.get(`${SOL_SOCKET} ${SO_LINGER}`)?.[2];
-    return value instanceof Uint8Array && value.subarray(0, 4).some((byte) => byte !== 0);
-  }
-
   /**
    * Connects; a name is looked up.
    * @param timeout milliseconds; null waits for ever; 0 does not wait, but for the name
@@ -93,7 +91,11 @@ export class OwnDescriptor {
     let underWay = false;
     try {
       const to = await within("connect", literalAddress(this.#kind.family, address), timeout || null, signal);
-      const connected = connectDescriptor(this.fd, this.#kind.family, to);
+      const connected = await this.#begin(
+        to,
+        timeout === 0 ? 0 : timeout === null ? Infinity : began + timeout,
+        signal,
+      );
       if (this.#kind.type === SOCK_DGRAM) return;
       const left = timeout ? Math.max(1, timeout - (performance.now() - began)) : null;
       const own = options?.tls && {
@@ -103,13 +105,33 @@ export class OwnDescriptor {
       const open = this.#open({ connected, address: text, tls: own }, left, signal).then(opened);
       if (timeout !== 0 || (connected && own === undefined)) return await open;
       underWay = true;
+      const arrived = (): void => void (this.#arrived = true);
       const settled = (): void => void (this.#connecting = undefined);
-      open.catch((error: unknown) => (this.#connectError = error)).finally(settled);
+      open.then(arrived, (error: unknown) => (this.#connectError = error)).finally(settled);
     } finally {
       if (!underWay) this.#connecting = undefined;
     }
     const reason = "the connection is under way";
     throw osError({ code: "EINPROGRESS", syscall: "connect", address: text, reason });
+  }
+
+  /** connect(2). The kernel does not wait for a place in a Unix listener's queue, and says EAGAIN. */
+  async #begin(to: AnyAddressLike, deadline: number, signal: AbortSignal): Promise<boolean> {
+    for (;;) {
+      try {
+        return connectDescriptor(this.fd, this.#kind.family, to);
+      } catch (error) {
+        const waits = (error as OSError).code === "EAGAIN" && deadline > 0;
+        if (!waits) throw error;
+      }
+      const left = deadline - performance.now();
+      await within(
+        "connect",
+        Bun.sleep(QUEUE_RETRY_MS),
+        left === Infinity ? null : Math.max(0, left),
+        signal,
+      );
+    }
   }
 
   async #open(
@@ -123,6 +145,8 @@ export class OwnDescriptor {
       this.fd = -1;
       return stream;
     } catch (error) {
+      // Bun has closed it, and the number may be another's from now on.
+      this.fd = -1;
       if (!this.#closed) this.#reopen();
       throw error;
     } finally {
@@ -130,12 +154,28 @@ export class OwnDescriptor {
     }
   }
 
-  /** Bun has closed the descriptor that could not be connected: a new one takes its place, set as it was. */
+  /**
+   * A new descriptor, set as the one was that could not be connected. Where it cannot be had (no descriptor is left,
+   * the port is taken by now), the socket has none, and the caller is told why the connect failed, not this.
+   */
   #reopen(): void {
     const { family, type, proto } = this.#kind;
-    this.fd = openDescriptor(family, type, proto);
-    for (const [level, option, value] of this.#options.values()) setOption(this.fd, level, option, value);
-    if (this.#bound !== undefined) bindDescriptor(this.fd, family, this.#bound);
+    let fd = -1;
+    try {
+      fd = openDescriptor(family, type, proto);
+      for (const [level, option, value] of this.#options.values()) setOption(fd, level, option, value);
+      if (this.#bound !== undefined) bindDescriptor(fd, family, this.#bound);
+      this.fd = fd;
+    } catch {
+      if (fd >= 0) closeDescriptor(fd);
+    }
+  }
+
+  /** Whether a connect that was not waited for stands now; said once, as connect(2) does. */
+  takeArrived(): boolean {
+    const arrived = this.#arrived;
+    this.#arrived = false;
+    return arrived;
   }
 
   /** Throws, once, what a connect came to that was not waited for. */

@@ -81,7 +81,7 @@ function portNumber(port: number | string | null): number {
 /**
  * What a host and a port stand for, in the order in which to try them.
  * https://docs.python.org/3/library/socket.html#socket.getaddrinfo
- * @param host a name, a literal address, "" or null for this machine
+ * @param host a name, a literal address, or null for this machine
  * @param port a number, its digits, or null for 0
  * @param family 0 for any
  * @param type 0 for SOCK_STREAM and SOCK_DGRAM
@@ -101,20 +101,28 @@ export async function resolve(
     throw unresolved("EAI_SOCKTYPE", String(host), `type ${type} is neither SOCK_STREAM nor SOCK_DGRAM`);
   }
   const number = portNumber(port);
+  if (host === "" || (host === null && port === null)) {
+    throw unresolved("EAI_NONAME", String(host), "a host or a port is needed");
+  }
   const types = (
     [
       [SOCK_STREAM, IPPROTO_TCP],
       [SOCK_DGRAM, IPPROTO_UDP],
     ] as const
   ).filter(([one, its]) => (type === 0 || type === one) && (proto === 0 || proto === its));
+  if (types.length === 0) {
+    const known = proto === IPPROTO_TCP || proto === IPPROTO_UDP;
+    const reason = known
+      ? `protocol ${proto} is not of type ${type}`
+      : `protocol ${proto} is neither TCP nor UDP`;
+    throw unresolved(known ? "EAI_SOCKTYPE" : "EAI_SERVICE", String(host), reason);
+  }
   const local: [AF_INET | AF_INET6, string][] = [
     [AF_INET6, "::1"],
     [AF_INET, "127.0.0.1"],
   ];
   const found =
-    host === null || host === ""
-      ? local.filter(([one]) => family === 0 || family === one)
-      : await hosts(host, family);
+    host === null ? local.filter(([one]) => family === 0 || family === one) : await hosts(host, family);
   const seen = new Set<string>();
   const answers: AddressInfo[] = [];
   for (const [itsFamily, address] of found) {

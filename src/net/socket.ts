@@ -6,6 +6,7 @@ import { addressText, checkAddress, type Address, type AddressLike, type AnyAddr
 import {
   bytesOf,
   checkFlags,
+  checkInt,
   checkSize,
   checkTimeout,
   getdefaulttimeout,
@@ -20,17 +21,19 @@ import {
   type Options,
 } from "./arguments.ts";
 import * as k from "./constants.ts";
-import { AF_INET, AF_UNIX, SOCK_DGRAM, type AddressFamily } from "./constants.ts";
+import { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, type AddressFamily } from "./constants.ts";
 import { DatagramSocket } from "./datagram.ts";
 import {
   closeDescriptor,
   descriptorName,
   duplicateDescriptor,
   getOption,
+  lingerTime,
   listenDescriptor,
   openDescriptor,
+  setNonBlocking,
 } from "./descriptor.ts";
-import { closedError, OSError, osError } from "./errors.ts";
+import { closedError, OSError, osError, wouldBlock } from "./errors.ts";
 import { Listener } from "./listener.ts";
 import { adoptStream } from "./open-stream.ts";
 import { OwnDescriptor } from "./own-descriptor.ts";
@@ -71,6 +74,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     const nonBlocking = k.SOCK_NONBLOCK ?? 0;
     this.type = type & ~(nonBlocking | (k.SOCK_CLOEXEC ?? 0));
     if (this.type === k.SOCK_RAW) throw unsupported("socket", "SOCK_RAW");
+    if (this.type !== SOCK_STREAM && this.type !== SOCK_DGRAM) throw unsupported("socket", `type ${type}`);
     if (this.type === SOCK_DGRAM && family === AF_UNIX) throw unsupported("socket", "SOCK_DGRAM of AF_UNIX");
     if ((type & nonBlocking) !== 0) this.#timeout = 0;
     this.family = family;
@@ -78,15 +82,17 @@ export class Socket<F extends AddressFamily = AF_INET> {
     const made = typeof fileno === "object" && fileno !== null;
     this.#own = new OwnDescriptor(made ? -1 : (fileno ?? openDescriptor(family, this.type, proto)), this);
     if (made) this.#stream = fileno.stream;
-    else this.#adopt(this.#own.fd);
+    else this.#adopt(this.#own.fd, fileno !== null);
   }
 
-  #adopt(fd: number): void {
+  #adopt(fd: number, given: boolean): void {
+    if (given) setNonBlocking(fd);
     if (this.type === SOCK_DGRAM) {
       this.#datagram = new DatagramSocket(fd, this.family);
       return;
     }
-    // A new descriptor has no peer; one that was given may be connected.
+    if (!given) return;
+    // It may be connected.
     try {
       descriptorName(fd, "getpeername");
     } catch (error) {
@@ -112,6 +118,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     this.#check(call);
     if (this.#stream !== undefined) return this.#stream;
     this.#own.throwConnectError();
+    if (this.#own.connecting && this.#timeout === 0) throw wouldBlock(call, "the connection is under way");
     throw osError({ code: "ENOTCONN", syscall: call, reason: "the socket is not connected" });
   }
 
@@ -137,8 +144,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
    */
   listen(backlog = 128): ListeningSocket<F> {
     this.#check("listen");
-    if (!Number.isInteger(backlog))
-      throw new TypeError(`listen: a backlog is a whole number, not ${String(backlog)}`);
+    checkInt(backlog, "listen");
     if (this.type === SOCK_DGRAM) throw osError({ code: "EOPNOTSUPP", syscall: "listen" });
     if (this.#stream !== undefined || this.#own.connecting)
       throw osError({ code: "EINVAL", syscall: "listen" });
@@ -158,6 +164,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
    */
   async accept(options?: Options): Promise<[conn: Socket<F>, address: Address<F>]> {
     this.#check("accept");
+    if (this.#datagram !== undefined) throw osError({ code: "EOPNOTSUPP", syscall: "accept" });
     // A descriptor that was given may listen already.
     if (this.#listener === undefined && this.#own.fd >= 0 && this.#stream === undefined) {
       if (this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) this.listen();
@@ -170,7 +177,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
       });
     }
     const stream = await this.#listener.accept(this.#timeout, options?.signal);
-    const address = (stream.peer ?? (this.family === AF_UNIX ? "" : ["0.0.0.0", 0])) as Address<F>;
+    const address = (stream.peer ?? nowhere(this.family)) as Address<F>;
     return [new Socket(this.family, this.type, this.proto, { stream, address }), address];
   }
 
@@ -182,6 +189,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
   async connect(address: AddressLike<F>, options?: ConnectOptions): Promise<void> {
     this.#check("connect");
     checkAddress(this.family, address, "connect");
+    if (this.#stream !== undefined && this.#own.takeArrived()) return;
     if (this.#stream !== undefined || this.#listener !== undefined) {
       throw osError({ code: "EISCONN", syscall: "connect", address: addressText(address) });
     }
@@ -215,6 +223,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     // The way of a loop that only receives: no promise but the one that is returned.
     if (
       flags === undefined &&
+      options === undefined &&
       stream !== undefined &&
       bufsize > 0 &&
       Number.isInteger(bufsize) &&
@@ -329,7 +338,13 @@ export class Socket<F extends AddressFamily = AF_INET> {
   sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void> {
     const stream = this.#stream;
     // The way of a loop that only sends: no promise but the one that is returned.
-    if (flags === undefined && stream !== undefined && data instanceof Uint8Array && !this.#closed) {
+    if (
+      flags === undefined &&
+      options === undefined &&
+      stream !== undefined &&
+      data instanceof Uint8Array &&
+      !this.#closed
+    ) {
       return stream.sendall(data, this.#timeout);
     }
     return this.#sendall(data, flags, options);
@@ -392,7 +407,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     this.#closed = true;
     this.#own.cancel(closedError("connect"));
     if (this.#stream !== undefined) {
-      if (this.#own.lingers) this.#stream.closeAtOnce();
+      if (lingerTime(this.#stream.fd) === 0) this.#stream.closeAtOnce();
       else this.#stream.close();
     } else if (this.#listener !== undefined) this.#listener.close();
     else if (this.#datagram !== undefined) this.#datagram.close();
@@ -402,7 +417,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
   /**
    * Gives the descriptor away, open, and closes the object.
    * @returns a descriptor of the same socket, mostly with the same number
-   * @throws OSError EBUSY while received bytes wait: they would be lost; EOPNOTSUPP for TLS; EALREADY while it connects
+   * @throws OSError EBUSY while received bytes or connections wait: they would be lost; EOPNOTSUPP for TLS; EALREADY while it connects
    */
   detach(): number {
     this.#check("detach");
@@ -413,12 +428,11 @@ export class Socket<F extends AddressFamily = AF_INET> {
     const stream = this.#stream;
     // The keys are in the object, and would be gone with it.
     if (stream?.plain === false) throw unsupported("detach", "the descriptor of a TLS connection");
-    if (stream?.readable || stream?.owing) {
-      throw osError({
-        code: "EBUSY",
-        syscall: "detach",
-        reason: "bytes wait here that would be lost: recv them first",
-      });
+    const waiting = stream?.readable || stream?.owing || this.#datagram?.readable;
+    if (waiting || this.#listener?.readable) {
+      const [what, call] = waiting ? ["bytes", "recv"] : ["connections", "accept"];
+      const reason = `${what} wait here that would be lost: ${call} them first`;
+      throw osError({ code: "EBUSY", syscall: "detach", reason });
     }
     if (stream === undefined && this.#listener === undefined && !this.#datagram?.adopted) {
       this.#closed = true;
@@ -457,8 +471,10 @@ export class Socket<F extends AddressFamily = AF_INET> {
   setsockopt(level: number, optname: number, value: number | boolean | BytesLike): void {
     this.#check("setsockopt");
     const plain = typeof value === "boolean" ? Number(value) : value;
-    const raw = typeof plain === "number" ? plain : bytesOf(plain, "setsockopt").slice();
+    const raw =
+      typeof plain === "number" ? checkInt(plain, "setsockopt") : bytesOf(plain, "setsockopt").slice();
     this.#own.set(this.fileno(), level, optname, raw);
+    if (level === k.SOL_SOCKET && optname === k.SO_RCVBUF) this.#datagram?.resize();
   }
 
   /**
@@ -537,14 +553,20 @@ export class Socket<F extends AddressFamily = AF_INET> {
 
   /** The received bytes as a web stream. Made at the first use; recv() beside it takes from it. */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    const cancelled = new AbortController();
     return (this.#readable ??= new ReadableStream(
       {
         pull: async (controller) => {
-          const bytes = await this.recv(STEP);
-          if (bytes.length > 0) controller.enqueue(bytes as Uint8Array<ArrayBuffer>);
+          // An empty datagram is no end.
+          const endless = this.#datagram !== undefined;
+          const bytes = await (endless ? this.recv(STEP, { signal: cancelled.signal }) : this.recv(STEP));
+          if (bytes.length > 0 || endless) controller.enqueue(bytes as Uint8Array<ArrayBuffer>);
           else controller.close();
         },
-        cancel: () => this.#stream?.shutdownRead(),
+        cancel: () => {
+          cancelled.abort();
+          this.#stream?.shutdownRead();
+        },
       },
       { highWaterMark: 0 },
     ));
@@ -596,6 +618,10 @@ export class Socket<F extends AddressFamily = AF_INET> {
     socket.#tls = tls;
   }
 }
+
+/** The address of a peer that had reset before anybody could ask the kernel for it. */
+const nowhere = (family: AddressFamily): AnyAddress =>
+  family === AF_UNIX ? "" : family === AF_INET6 ? ["::", 0, 0, 0] : ["0.0.0.0", 0];
 
 /** A C int, of which the kernel may give fewer bytes than four. */
 export function firstInt(bytes: Uint8Array): number {

@@ -5,6 +5,8 @@
  */
 import type { AnyAddress } from "./address.ts";
 import { Connection, type ConnectionUser } from "./connection.ts";
+import { SO_LINGER, SOL_SOCKET } from "./constants.ts";
+import { lingerTime, setOption } from "./descriptor.ts";
 import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
 import { RingPool } from "./ring-buffer.ts";
 import { streamSocket } from "./stream-socket.ts";
@@ -54,6 +56,8 @@ export class Stream implements ConnectionUser {
   #writers: Writer[] = [];
   /** What waited in the ring when the connection ended. */
   #rest: Uint8Array[] = [];
+  /** What a recv_into had taken and could not put anywhere. */
+  #returned: Uint8Array | undefined;
   /** No further byte will come. */
   #ended = false;
   /** Told once, to the next recv. */
@@ -90,7 +94,7 @@ export class Stream implements ConnectionUser {
 
   /** Whether received bytes wait for a recv. */
   get readable(): boolean {
-    return this.#connection.held > 0 || this.#rest.length > 0;
+    return this.#connection.held > 0 || this.#rest.length > 0 || this.#returned !== undefined;
   }
 
   // Reading.
@@ -119,6 +123,10 @@ export class Stream implements ConnectionUser {
   async recvInto(buffer: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<number> {
     if (buffer.length === 0) return 0;
     let slice: Uint8Array | undefined = await this.recv(buffer.length, timeout, signal);
+    if (slice.length > buffer.length) {
+      this.#returned = slice;
+      throw new TypeError("recv_into: the buffer was transferred or made smaller while the call waited");
+    }
     let count = 0;
     while (slice !== undefined) {
       buffer.set(slice, count);
@@ -130,6 +138,11 @@ export class Stream implements ConnectionUser {
   }
 
   #take(size: number): Uint8Array | undefined {
+    if (this.#returned !== undefined) {
+      const returned = this.#returned;
+      this.#returned = returned.length > size ? returned.subarray(size) : undefined;
+      return returned.subarray(0, size);
+    }
     const slice = this.#connection.take(size);
     if (slice !== undefined) return slice;
     const rest = this.#rest[0];
@@ -202,6 +215,12 @@ export class Stream implements ConnectionUser {
   #pump(): void {
     for (let writer = this.#writers[0]; writer !== undefined; writer = this.#writers[0]) {
       if (writer.waiting) {
+        if (writer.offset >= writer.bytes.length) {
+          writer.reject(
+            new TypeError(`${writer.call}: the bytes were transferred away before they were sent`),
+          );
+          continue;
+        }
         const sent = this.#connection.send(writer.bytes, writer.offset);
         if (sent < 0) {
           this.#rejectWriters(brokenPipe);
@@ -233,6 +252,7 @@ export class Stream implements ConnectionUser {
   shutdownRead(): void {
     this.#ended = true;
     this.#rest = [];
+    this.#returned = undefined;
     this.#connection.drop();
     this.#reader.resolve(NOTHING);
   }
@@ -256,6 +276,8 @@ export class Stream implements ConnectionUser {
    */
   close(): void {
     if (this.#closing !== undefined) return;
+    // The kernel's way to linger would stop the whole process when the descriptor is closed; ours goes on beside it.
+    if (lingerTime(this.fd) !== undefined) setOption(this.fd, SOL_SOCKET, SO_LINGER, new Uint8Array(8));
     this.#closing = new Alarm(() => this.#closeNow());
     this.#reader.reject(closedError("recv"));
     this.#ended = true;
@@ -282,7 +304,7 @@ export class Stream implements ConnectionUser {
     this.#closing!.set(FLUSH_MS);
   }
 
-  /** Closes the descriptor now and says nothing to the peer that the kernel does not say: for SO_LINGER. */
+  /** Closes the descriptor now and says nothing to the peer that the kernel does not say: for SO_LINGER of 0 s. */
   closeAtOnce(): void {
     this.#reader.reject(closedError("recv"));
     this.#rejectWriters(closedError);

@@ -2,8 +2,8 @@
  * A call that waits: settled with its value, with an error, by its deadline or by its signal, exactly once. It
  * changes when there is another way to stop waiting.
  *
- * All deadlines share one timer. It is armed for the earliest; a deadline that was met stays in the set until the
- * timer comes by, so that a recv that is answered at once costs no timer.
+ * All deadlines share one timer. It is armed for the earliest; when that was met it stays armed, so that a recv that
+ * is answered at once costs no timer.
  */
 import { osError } from "./errors.ts";
 
@@ -62,6 +62,7 @@ export class Alarm implements Deadlined {
   }
 
   clear(): void {
+    waiting.delete(this);
     this.deadline = Infinity;
   }
 
@@ -140,6 +141,7 @@ export class Waiter<T> implements Deadlined {
 
   #settle(): void {
     this.#resolve = this.#reject = null;
+    if (this.deadline !== Infinity) waiting.delete(this);
     this.deadline = Infinity;
     if (this.#signal === undefined) return;
     this.#signal.removeEventListener("abort", this);
@@ -154,7 +156,11 @@ export function within<T>(
   timeout: number | null,
   signal?: AbortSignal,
 ): Promise<T> {
-  if (signal?.aborted) return Promise.reject(abortReason(signal));
+  if (signal?.aborted) {
+    // Nobody is told any more what it comes to.
+    promise.catch(() => undefined);
+    return Promise.reject(abortReason(signal));
+  }
   if (timeout === null && signal === undefined) return promise;
   const waiter = new Waiter<T>(call);
   const result = waiter.wait(timeout, signal);
