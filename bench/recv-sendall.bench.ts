@@ -2,6 +2,7 @@
  * A message there and back between two sockets of one process: recv and sendall, awaited, against the handlers of
  * bare Bun sockets. There is no server here whose time could hide what the library costs.
  */
+import { unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as socket from "../src/socket.ts";
@@ -74,6 +75,8 @@ async function bare(address: Address, size: number): Promise<Laps> {
   };
   const to = "unix" in address ? address : { ...address, port: listener.port };
   const near = await Bun.connect({ ...to, socket: counting } as Bun.TCPSocketConnectOptions);
+  // Nobody else is to connect, and whichever way this ends, no file is left.
+  if ("unix" in address) unlinkSync(address.unix);
   return {
     async lap() {
       const began = Bun.nanoseconds();

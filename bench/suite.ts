@@ -21,10 +21,6 @@ function readFlags(): { smallest: boolean } {
 
 export const { smallest } = readFlags();
 
-// The servers end with this program, and a signal's default would end it without a word to them.
-process.on("SIGINT", () => process.exit(130));
-process.on("SIGTERM", () => process.exit(143));
-
 /**
  * mitata takes no size for a run, and fills in what its plain objects of options lack. So that is what they find:
  * a property of every object, for as long as a smallest run lasts.
@@ -150,6 +146,10 @@ function shuffled<T>(list: T[]): T[] {
 export async function runWithServers(
   add: (compare: (title: string, open: (port: number) => Promise<Laps>) => void) => void,
 ): Promise<void> {
+  // The servers end with this program, and a signal's default would end it without a word to them. A suite of the
+  // parts keeps the default: it gives no signal a turn until it is done.
+  process.on("SIGINT", () => process.exit(130));
+  process.on("SIGTERM", () => process.exit(143));
   const running: Running[] = [];
   try {
     for (const server of servers) {
