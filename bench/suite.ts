@@ -68,7 +68,8 @@ interface Entry {
  *
  * Each lap is a sample that times itself: mitata would time fast ones in batches and slow ones one by one. And the
  * contenders take turns of a few milliseconds in random order, where mitata alone would measure one after the other:
- * what else the machine does then meets all of them alike.
+ * what else the machine does then meets all of them alike. Five times the same server on a busy machine, the slowest
+ * against the fastest in four runs: 1.06 to 1.41, and one after the other 1.42 to 7.3.
  */
 export function compareLaps(title: string, contenders: readonly Contender[]): void {
   const entries = new Map<Contender, Entry>();
