@@ -2,9 +2,9 @@
  * node-net-pipe.mjs PORT: an echo server as the manual of node:net writes it. pipe() brings backpressure, and the
  * peer's FIN becomes ours behind the last byte. Runs on Node and on Bun.
  *
- * A highWaterMark of 64 KiB, 256 KiB or 1 MiB was tried, 5 starts each, 8 connections of 64 KiB, 4 in flight: the
- * medians, 93 to 117 µs of CPU a message on Node and 44 on Bun, lie within what one start differs from the next
- * (60 to 112 on Node, 36 to 53 on Bun, without it). So it stays as it is by default.
+ * Tried and left out: a highWaterMark of 64 KiB, 256 KiB and 1 MiB. CPU a message, 8 connections of 64 KiB, 4 in
+ * flight, median of 5 starts: on Node 86 and 101 µs without (two series), 78 and 93 µs, 95 µs, 107 µs with; single
+ * starts differ more, 60 to 112 µs without. On Bun 44 µs without and with 64 KiB; single starts 36 to 53 µs.
  */
 import { createServer } from "node:net";
 
