@@ -10,7 +10,7 @@ import { Connections } from "./load/connections.ts";
 import { describe, resultOf } from "./load/result.ts";
 import { Run, type Settings } from "./load/run.ts";
 import { Visits } from "./load/visits.ts";
-import { NoSuchProcess, OwnUsage, WatchedProcess } from "./system.ts";
+import { descriptorLimit, NoSuchProcess, OwnUsage, WatchedProcess } from "./system.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -45,6 +45,8 @@ const SWITCHES = {
   help: "",
 } as const;
 
+/** What the program itself has open; without connections it is a dozen. Bun calls a lack of them ECONNREFUSED. */
+const OWN_DESCRIPTORS = 24;
 /** So that the times of what is in flight stay below 128 MiB. */
 const MOST_IN_FLIGHT = 2 ** 24;
 
@@ -125,7 +127,7 @@ function readFlags(args: readonly string[]): Record<string, string | boolean | u
 }
 
 function readNumber(name: string, text: string, { least, most, fraction }: NumberFlag): number {
-  const form = fraction ? /^\d+(\.\d+)?$/ : /^\d+$/;
+  const form = fraction ? /^(\d+|\d*\.\d+)$/ : /^\d+$/;
   const value = Number(text);
   if (form.test(text) && value >= least && value <= most) return value;
   const kind = fraction ? "a number of seconds" : "a whole number";
@@ -137,10 +139,16 @@ function readHost(text: string | boolean): string {
   throw new UsageError(`--host: ${JSON.stringify(text)} is neither an address nor a name`);
 }
 
+/** What is wrong with several flags together, or with a flag on this machine. */
 function refuseTogether({ churn, rate, depth, connections }: Settings): void {
   if (churn && rate !== undefined) throw new UsageError(`--rate: ${rate} does not go with --churn`);
   if (churn && depth > 1)
     throw new UsageError(`--depth: ${depth} does not go with --churn, whose visits have one message`);
+  const free = descriptorLimit() - OWN_DESCRIPTORS;
+  if (connections > free)
+    throw new UsageError(
+      `--connections: ${connections} is more than the descriptor limit allows, ${free}; raise it with ulimit -n`,
+    );
   if (connections * depth > MOST_IN_FLIGHT) {
     const most = Math.floor(MOST_IN_FLIGHT / connections);
     throw new UsageError(
@@ -186,7 +194,7 @@ async function print(text: string): Promise<void> {
     await Bun.write(Bun.stdout, text);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw new LoadError(`stdout cannot be written (${code}); nobody reads it any more`);
+    throw new LoadError(`stdout cannot be written (${code})`);
   }
 }
 
