@@ -27,6 +27,7 @@ Usage: bun run bench [options]
   --quick                  two cases and the start, 3 rounds: under a minute, no verdicts
   --case <name>            this case only; can be given several times
   --server <name=command>  one more server, "{port}" in its command; can be given several times
+  --server <name>          of the servers below only this one, beside ${BASELINE}; likewise
   --rounds <number>        1 to 99 (default ${FULL.rounds}; a verdict needs 5)
   --seconds <time>         each window, 0.05 to 600 (default ${FULL.seconds})
   --json <file>            everything that was measured, raw
@@ -80,6 +81,23 @@ function checkWritable(flag: string, file: string | undefined): void {
   if (file !== undefined) asked(flag, () => closeSync(openSync(file, "a")));
 }
 
+/** Those of the table, or of them only who is named and the baseline; and those that are given. */
+function serversNamed(texts: readonly string[]): Server[] {
+  const given = texts.filter((text) => text.includes("=")).map(parseServer);
+  const chosen = texts.filter((text) => !text.includes("="));
+  const all = [...allServers, ...given].map((one) => one.name);
+  const twice = all.find((name, i) => all.indexOf(name) !== i);
+  if (twice !== undefined) throw new Error(`there are two servers of the name ${twice}`);
+  const unknown = chosen.find((name) => !allServers.some((one) => one.name === name));
+  if (unknown !== undefined) {
+    const names = allServers.map((one) => one.name).join("; ");
+    throw new Error(`there is no server ${JSON.stringify(unknown)}; there are: ${names}`);
+  }
+  const wanted = ({ name }: Server): boolean =>
+    chosen.length === 0 || name === BASELINE || chosen.includes(name);
+  return [...allServers.filter(wanted), ...given];
+}
+
 /** @returns undefined for --help */
 function readFlags(args: string[]): Flags | undefined {
   const text = { type: "string" } as const;
@@ -96,10 +114,7 @@ function readFlags(args: string[]): Flags | undefined {
   const rounds = number("rounds", values.rounds, preset.rounds, 1, 99);
   if (!Number.isInteger(rounds)) throw new UsageError(`--rounds: ${rounds} is no whole number`);
   const seconds = number("seconds", values.seconds, preset.seconds, 0.05, 600);
-  const given = asked("--server", () => (values.server ?? []).map(parseServer));
-  const known = [...allServers, ...given].map((one) => one.name);
-  const twice = known.find((name, i) => known.indexOf(name) !== i);
-  if (twice !== undefined) throw new UsageError(`--server: there are two servers of the name ${twice}`);
+  const servers = asked("--server", () => serversNamed(values.server ?? []));
   const cases = values.case
     ? asked("--case", () => casesNamed(values.case!))
     : quick
@@ -109,7 +124,7 @@ function readFlags(args: string[]): Flags | undefined {
   const { json, html } = values;
   checkWritable("--json", json);
   checkWritable("--html", html);
-  return { quick, cases, servers: [...allServers, ...given], rounds, seconds, warmup, json, html };
+  return { quick, cases, servers, rounds, seconds, warmup, json, html };
 }
 
 /** What a program prints, without the white space around it; null where it is not to be had. */

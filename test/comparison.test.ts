@@ -1,0 +1,321 @@
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { cases, metrics } from "../bench/comparison/cases.ts";
+import { page, summaryChart } from "../bench/comparison/page.ts";
+import {
+  cellsOf,
+  interval,
+  median,
+  parseResult,
+  quantile,
+  shown,
+  type Measurement,
+  type Result,
+} from "../bench/comparison/result.ts";
+import { table } from "../bench/comparison/table.ts";
+import type { LoadResult } from "../bench/load/result.ts";
+import { Random } from "./support/random.ts";
+
+setDefaultTimeout(120_000);
+
+const COMPARE = join(import.meta.dir, "../bench/compare.ts");
+const REPORT = join(import.meta.dir, "../bench/report.ts");
+const BASELINE = "node:net pipe, Bun";
+
+let directory: string;
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), "ringback-comparison-"));
+});
+afterAll(() => rmSync(directory, { recursive: true }));
+
+async function bench(file: string, ...args: string[]) {
+  const child = Bun.spawn([process.execPath, "run", file, ...args], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  return { stdout, stderr, code };
+}
+
+/** A result of two servers, as if their CPU times a message had been these. */
+function resultOf(ours: readonly number[], theirs: readonly number[], limited = false): Result {
+  const one = cases.find(({ name }) => name === "50 x 64 B")!;
+  const measurement = (server: string, cpu: number, i: number): Measurement => ({
+    round: i + 1,
+    server,
+    case: one.name,
+    at: i,
+    firstEchoMs: 30 + i,
+    load: {
+      messagesPerSecond: 1e6 / cpu,
+      latency: { p50: cpu * 2, p99: cpu * 9, p999: cpu * 20 },
+      histogram: { unit: "ns", bucketsPerOctave: 128, count: 0, min: 0, max: 0, sum: 0, buckets: [] },
+      generator: { limited },
+      server: { cpuMicrosPerMessage: cpu, rssPeak: 5e7 },
+    } as unknown as LoadResult,
+  });
+  return {
+    format: "ringback comparison 1",
+    date: "2026-11-22T00:00:00.000Z",
+    commit: null,
+    command: "bun run bench",
+    versions: { ringback: "0", bun: "0", node: null },
+    machine: { cpu: "a <cpu> & more", cores: 2, memoryBytes: 1e9, kernel: "k", pinned: null },
+    settings: { rounds: ours.length, seconds: 1, warmup: 1 },
+    baseline: BASELINE,
+    servers: ["ringback", BASELINE].map((name) => ({ name, about: `${name}.`, command: ["x", "{port}"] })),
+    cases: [one],
+    notMeasured: [],
+    measurements: [
+      ...ours.map((cpu, i) => measurement("ringback", cpu, i)),
+      ...theirs.map((cpu, i) => measurement(BASELINE, cpu, i)),
+    ],
+  };
+}
+
+const verdict = (result: Result, metric: string) =>
+  cellsOf(result).find((cell) => cell.server === "ringback" && cell.metric.name === metric)!.verdict;
+
+describe("the statistics", () => {
+  test("median and quantiles lie between the values where they must", () => {
+    expect(median([3, 1, 2])).toBe(2);
+    expect(median([4, 1, 2, 3])).toBe(2.5);
+    expect(quantile([1, 2, 3, 4, 5], 0.25)).toBe(2);
+    expect(quantile([1, 2], 0.25)).toBe(1.25);
+  });
+
+  test("an interval needs five values, and is then from the least to the largest", () => {
+    expect(interval([1, 2, 3, 4])).toBeNull();
+    expect(interval([5, 1, 4, 2, 3])).toEqual({ median: 3, low: 1, high: 5 });
+    // With nine, one on each side can be left out: 96.1%.
+    expect(interval([9, 8, 7, 6, 5, 4, 3, 2, 1])).toEqual({ median: 5, low: 2, high: 8 });
+  });
+
+  test("it has the true median inside in at least 93 of 100 cases, also of a skewed distribution", () => {
+    const random = new Random(7);
+    for (const count of [5, 6, 9, 12, 17]) {
+      let inside = 0;
+      for (let i = 0; i < 4000; i++) {
+        const values = Array.from({ length: count }, () => 1 / (1 + random.between(0, 1_000_000)));
+        const { low, high } = interval(values)!;
+        const truth = 1 / 500_001;
+        if (low <= truth && truth <= high) inside++;
+      }
+      expect(inside / 4000).toBeGreaterThan(0.92);
+    }
+  });
+
+  test("a verdict is given where the interval does not span 1, and for the better direction", () => {
+    const even = [10, 10, 10, 10, 10];
+    expect(verdict(resultOf([8, 8.1, 7.9, 8, 9.9], even), "cpu")).toBe("better");
+    expect(verdict(resultOf([12, 11, 13, 10.1, 12], even), "cpu")).toBe("worse");
+    expect(verdict(resultOf([8, 8, 8, 8, 10.1], even), "cpu")).toBeNull();
+    expect(verdict(resultOf([8, 8, 8, 8, 8], even), "rate")).toBe("better");
+    expect(verdict(resultOf([12, 12, 12, 12, 12], even), "rate")).toBe("worse");
+    expect(verdict(resultOf([1, 1, 1, 1], [10, 10, 10, 10]), "cpu")).toBeNull();
+  });
+
+  test("ratios are taken round by round, so that what slows both down cancels out", () => {
+    const result = resultOf([5, 50, 8, 20, 11], [10, 100, 16, 40, 22]);
+    const cell = cellsOf(result).find(({ server }) => server === "ringback")!;
+    expect(cell.ratio).toEqual({ median: 0.5, low: 0.5, high: 0.5 });
+  });
+
+  test("no rate is a verdict where the generator was the limit; CPU time still is", () => {
+    const result = resultOf([5, 5, 5, 5, 5], [10, 10, 10, 10, 10], true);
+    expect([verdict(result, "rate"), verdict(result, "cpu")]).toEqual([null, "better"]);
+    expect(table(result)).toContain("*");
+    expect(page(result)).toContain("or more");
+  });
+
+  test("figures are shown with the digits that say something", () => {
+    const texts = [
+      shown(1.234, "µs"),
+      shown(12.34, "µs"),
+      shown(123_456, "/s"),
+      shown(1536, "B"),
+      shown(5e7, "B"),
+    ];
+    expect(texts).toEqual(["1.23 µs", "12.3 µs", "123,456/s", "1.5 kB", "50.0 MB"]);
+  });
+});
+
+/** The text of every cell of every table row of a page, and whether its tags are balanced. */
+async function parsed(html: string): Promise<{ rows: string[][]; text: string }> {
+  const rows: string[][] = [];
+  let text = "";
+  const rewriter = new HTMLRewriter()
+    .on("tbody tr", { element: () => void rows.push([]) })
+    .on("tbody td", {
+      element: () => void rows.at(-1)!.push(""),
+      text: (chunk) => void rows.at(-1)!.push((rows.at(-1)!.pop() ?? "") + chunk.text),
+    })
+    .on("body *", { text: (chunk) => void (text += chunk.text) })
+    .on("script", {
+      element: () => {
+        throw new Error("the page must not need a script");
+      },
+    });
+  await rewriter.transform(new Response(html)).text();
+  const plain = (source: string): string =>
+    source.replace(/&#(\d+);/g, (_, code: string) => String.fromCodePoint(Number(code)));
+  return { rows: rows.map((row) => row.map(plain)), text: plain(text) };
+}
+
+/** An SVG is XML: every tag is closed, in order, and nothing in the text is taken for one. */
+function expectWellFormed(xml: string): void {
+  const open: string[] = [];
+  for (const [, closing, name, alone] of xml.matchAll(/<(\/?)([a-z]+)(?:"[^"]*"|[^">])*?(\/?)>/gi)) {
+    if (closing === "/") expect(open.pop()).toBe(name);
+    else if (alone !== "/") open.push(name!);
+  }
+  expect(open).toEqual([]);
+  expect(xml).not.toMatch(/NaN|Infinity|undefined/);
+}
+
+describe("the whole comparison at its smallest", () => {
+  let result: Result;
+  let html: string;
+  let said: Awaited<ReturnType<typeof bench>>;
+  const name = (file: string): string => join(directory, file);
+
+  beforeAll(async () => {
+    const files = ["--json", name("r.json"), "--html", name("r.html")];
+    said = await bench(COMPARE, "--rounds", "1", "--seconds", "0.05", "--server", "ringback", ...files);
+    result = parseResult(await Bun.file(name("r.json")).text(), "r.json");
+    html = await Bun.file(name("r.html")).text();
+  });
+
+  test("measures every case of every server, without an error", () => {
+    expect(said.stderr.replace(/^round .*\n/gm, "")).toBe("");
+    expect(said.code).toBe(0);
+    const others = cases.filter(({ kind }) => kind !== "start");
+    const expected = others.flatMap((one) =>
+      ["ringback", BASELINE].map((server) => `${one.name}, ${server}`),
+    );
+    expect(result.measurements.map((one) => `${one.case}, ${one.server}`).sort()).toEqual(expected.sort());
+    for (const cell of cellsOf(result)) expect(cell.median).toBeGreaterThan(0);
+    for (const metric of metrics) expect(cellsOf(result).some((cell) => cell.metric === metric)).toBe(true);
+  });
+
+  test("says in the file where, when and how", () => {
+    expect(Date.parse(result.date)).toBeWithin(Date.now() - 600_000, Date.now());
+    expect(result.versions.bun).toBe(Bun.version);
+    expect(result.machine).toMatchObject({
+      cores: navigator.hardwareConcurrency,
+      kernel: expect.any(String),
+    });
+    expect(result.command).toStartWith("bun run bench --rounds 1 --seconds 0.05 --server ringback --json ");
+    expect(result.settings).toEqual({ rounds: 1, seconds: 0.05, warmup: 0.05 });
+    for (const { command } of result.servers) expect(command.join(" ")).not.toContain(process.cwd());
+  });
+
+  test("prints a block for each case with each server", () => {
+    for (const one of cases) expect(said.stdout).toContain(`${one.name}: ${one.about}`);
+    expect(said.stdout.match(/^ {2}ringback /gm)!.length).toBe(cases.length);
+    expect(said.stdout.match(/^ {2}node:net pipe, Bun /gm)!.length).toBe(cases.length);
+    expect(said.stdout).toContain("there are no verdicts here");
+  });
+
+  test("gives a page that parses, shows every server and case, and has the numbers of the JSON", async () => {
+    const { rows, text } = await parsed(html);
+    for (const one of result.cases) expect(text).toContain(one.about);
+    for (const { about, command } of result.servers) {
+      expect(text).toContain(about);
+      expect(text).toContain(command.join(" "));
+    }
+    expect(text).toContain(result.command);
+    const cells = cellsOf(result);
+    expect(rows.map((row) => row.slice(0, 3))).toEqual(
+      cells.map((cell) => [cell.server, cell.metric.title, shown(cell.median, cell.metric.unit)]),
+    );
+    const drawings = html.match(/<svg.*<\/svg>/g)!;
+    expect(drawings.length).toBe(5);
+    for (const drawing of drawings) expectWellFormed(drawing);
+  });
+
+  test("gives a file from which the report draws the README's chart, and prints the same table", async () => {
+    const report = await bench(REPORT, name("r.json"));
+    expect(report.code).toBe(0);
+    expect(report.stdout).toBe(`${said.stdout}\n${name("r.svg")} is drawn\n`);
+    const drawn = await Bun.file(name("r.svg")).text();
+    expect(drawn).toBe(summaryChart(result));
+    expectWellFormed(drawn);
+    expect(drawn).toContain("prefers-color-scheme: dark");
+    expect(drawn).toContain(">ringback<");
+  });
+});
+
+test("names are text in the page and the charts, whatever they are", () => {
+  const result = resultOf([1, 2, 3], [1, 2, 3]);
+  result.servers.push({ name: `<b>"&'`, about: "</svg>", command: ["<script>"] });
+  result.measurements.push({ ...result.measurements[0]!, server: `<b>"&'` });
+  expect(page(result)).not.toMatch(/<b>"|<script/);
+  expectWellFormed(summaryChart(result));
+});
+
+test("a server that alters a byte is told, is missing in the table, and makes the exit code 1", async () => {
+  const file = join(directory, "wrong.ts");
+  await Bun.write(
+    file,
+    `let count = 0;
+    Bun.listen({ hostname: "127.0.0.1", port: Number(process.argv[2]), socket: { data(socket, chunk) {
+      if (++count === 50) chunk[0] ^= 1;
+      socket.write(chunk);
+    } } });`,
+  );
+  const json = join(directory, "wrong.json");
+  const given = `wrong='${process.execPath}' '${file}' {port}`;
+  const { stdout, stderr, code } = await bench(
+    COMPARE,
+    ...["--case", "50 x 64 B", "--rounds", "1", "--seconds", "0.05", "--json", json],
+    ...["--server", "ringback", "--server", given],
+  );
+  expect(code).toBe(1);
+  expect(stderr).toContain("bench: wrong, 50 x 64 B, round 1: ");
+  expect(stderr).toContain("wrong byte at offset");
+  expect(stdout).not.toMatch(/^ {2}wrong /m);
+  const { measurements } = parseResult(await Bun.file(json).text(), json);
+  expect(measurements.filter((one) => one.error !== undefined).map((one) => one.server)).toEqual(["wrong"]);
+});
+
+describe("wrong words are refused before anything is measured", () => {
+  for (const [args, why] of [
+    [["--rounds", "0"], `--rounds: "0" is not from 1 to 99`],
+    [["--rounds", "1.5"], "--rounds: 1.5 is no whole number"],
+    [["--seconds", "x"], `--seconds: "x" is not from 0.05 to 600`],
+    [["--case", "none"], `--case: there is no case "none"; there are: 1 x 64 B,`],
+    [["--server", "none"], `--server: there is no server "none"; there are: ringback;`],
+    [["--server", "a=b"], "{port}"],
+    [["--server", "ringback=x {port}"], "there are two servers of the name ringback"],
+    [["--json", "/nonexistent/r.json"], "--json: "],
+    [["--nonsense"], "--nonsense"],
+  ] as const) {
+    test(args.join(" "), async () => {
+      const { stdout, stderr, code } = await bench(COMPARE, ...args);
+      expect({ stdout, code }).toEqual({ stdout: "", code: 2 });
+      expect(stderr).toStartWith("bench: ");
+      expect(stderr).toContain(why);
+    });
+  }
+
+  test("and --help is none", async () => {
+    const { stdout, stderr, code } = await bench(COMPARE, "--help");
+    expect({ stderr, code }).toEqual({ stderr: "", code: 0 });
+    for (const one of cases) expect(stdout).toContain(one.name);
+  });
+
+  test("for the report: no file, another file, no result", async () => {
+    expect((await bench(REPORT)).code).toBe(2);
+    const file = join(directory, "other.json");
+    await Bun.write(file, "{}");
+    const { code, stderr } = await bench(REPORT, file);
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: `bench:report: ${file}: is no result of a comparison (its format is undefined)\n`,
+    });
+  });
+});
