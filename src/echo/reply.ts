@@ -37,11 +37,13 @@ const REPLIES_AN_EVENT = 2_048;
 
 /** `OK...` and the bytes, for each slice of at most recvSize bytes. */
 function composed(bytes: Uint8Array, recvSize: number): Uint8Array {
+  // For one reply of 1 KiB the loop below is 1.1 to 1.6 times slower (bench/reply.bench.ts).
+  if (bytes.length <= recvSize) return Buffer.concat([OK, bytes]);
   const replies = Math.ceil(bytes.length / recvSize);
   const batch = Buffer.allocUnsafeSlow(bytes.length + replies * OK.length);
   for (let from = 0, to = 0; from < bytes.length; from += recvSize) {
     batch.set(OK, to);
-    const slice = replies === 1 ? bytes : bytes.subarray(from, from + recvSize);
+    const slice = bytes.subarray(from, from + recvSize);
     batch.set(slice, to + OK.length);
     to += OK.length + slice.length;
   }
