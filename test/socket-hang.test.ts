@@ -1,61 +1,13 @@
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readdirSync, readlinkSync } from "node:fs";
-import {
-  bindDescriptor,
-  closeDescriptor,
-  connectDescriptor,
-  descriptorName,
-  listenDescriptor,
-  openDescriptor,
-} from "../src/net/descriptor.ts";
 import * as socket from "../src/socket.ts";
 import { until } from "./support/peers.ts";
 import { hasProc } from "./support/program.ts";
+import { nothingNew, silent } from "./support/silent.ts";
 import { closeAll, failure, kept, server } from "./support/sockets.ts";
-
-const { AF_INET, SOCK_STREAM } = socket;
 
 setDefaultTimeout(30_000);
 
-const own: number[] = [];
-afterEach(() => {
-  closeAll();
-  for (const fd of own.splice(0)) closeDescriptor(fd);
-});
-
-/** A listener of the kernel's whose queue is full, and which nobody empties: Linux drops what knocks. */
-function silent(): readonly [host: string, port: number] {
-  const open = (): number => {
-    const fd = openDescriptor(AF_INET, SOCK_STREAM, 0);
-    own.push(fd);
-    return fd;
-  };
-  const listener = open();
-  bindDescriptor(listener, AF_INET, ["127.0.0.1", 0]);
-  listenDescriptor(listener, 0);
-  const address = descriptorName(listener, "getsockname") as [string, number];
-  for (let i = 0; i < 4; i++) connectDescriptor(open(), AF_INET, address);
-  return address;
-}
-
-/** Which sockets this process has open, by the names that the kernel gives them: a number may be used again. */
-function openSockets(): Set<string> {
-  const names = new Set<string>();
-  for (const fd of readdirSync("/proc/self/fd")) {
-    try {
-      names.add(readlinkSync(`/proc/self/fd/${fd}`));
-    } catch {
-      // It was closed meanwhile.
-    }
-  }
-  return names;
-}
-
-/** @returns a condition: what has been opened since is closed */
-function nothingNew(): () => boolean {
-  const before = openSockets();
-  return () => openSockets().isSubsetOf(before);
-}
+afterEach(closeAll);
 
 /** The socket was not harmed by a connect that failed. */
 async function works(one: socket.Socket): Promise<void> {
