@@ -1,0 +1,181 @@
+/** TLS connections on their way: how long a handshake may take, what ends it, and who gives its place back. */
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { connect as connectTLS } from "node:tls";
+import * as socket from "../src/socket.ts";
+import { backToNow, leap } from "./support/clock.ts";
+import { peer, until } from "./support/peers.ts";
+import { closeAll, failure, kept, server } from "./support/sockets.ts";
+import { cert, key } from "./support/tls.ts";
+
+setDefaultTimeout(30_000);
+afterEach(() => {
+  backToNow();
+  closeAll();
+});
+
+/** A TLS server for one connection that waits. */
+function secureServer() {
+  const listener = kept(socket.create_server(["127.0.0.1", 0], { backlog: 1, tls: { key, cert } }));
+  return { listener, address: listener.getsockname() };
+}
+
+type Address = socket.InetAddress;
+
+/** A client that does its handshake. */
+const secureClient = async (address: Address) =>
+  kept(await socket.create_connection(address, null, null, { tls: { ca: cert } }));
+
+/** A client that is connected, and says nothing. */
+async function stalledClient(address: Address): Promise<socket.Socket> {
+  const one = kept(socket.socket());
+  await one.connect(address);
+  return one;
+}
+
+/** That no place is free, which also shows that whoever came before is seen. */
+const expectFull = async (address: Address): Promise<void> =>
+  expect(await failure(() => secureClient(address))).toMatchObject({ code: "ECONNRESET" });
+
+/** Knocks until there is a place. */
+async function placed(address: Address) {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await secureClient(address);
+    } catch (error) {
+      if (tries === 500) throw error;
+      await new Promise(setImmediate);
+    }
+  }
+}
+
+/** Bytes pass, in both directions. */
+async function expectAlive(a: socket.Socket, b: socket.Socket): Promise<void> {
+  for (const [from, to] of [[a, b] as const, [b, a] as const]) {
+    await from.sendall(Buffer.from("x"));
+    expect((await to.recv(9)).toString()).toBe("x");
+  }
+}
+
+describe("a client that stalls in its handshake", () => {
+  test("takes the only place, and gives it back by closing, or by a reset", async () => {
+    const { listener, address } = secureServer();
+    for (const end of ["close", Symbol.dispose] as const) {
+      const stalled = await stalledClient(address);
+      await expectFull(address);
+      stalled[end]();
+      const client = (await placed(address)) as socket.Socket;
+      const [conn] = await listener.accept();
+      await expectAlive(client, kept(conn));
+    }
+  });
+
+  test("takes the only place, whatever accepts were aborted: they make no room", async () => {
+    const { listener, address } = secureServer();
+    const controller = new AbortController();
+    const accept = () => failure(() => listener.accept({ signal: controller.signal }));
+    const accepting = [accept(), accept(), accept()];
+    controller.abort();
+    for (const error of await Promise.all(accepting)) expect(error.name).toBe("AbortError");
+    await stalledClient(address);
+    await expectFull(address);
+  });
+
+  test("is reset after ten seconds, not before, and its place is free", async () => {
+    const { listener, address } = secureServer();
+    const stalled = await stalledClient(address);
+    await expectFull(address);
+    const ended = failure(() => stalled.recv(1));
+    await leap(5000);
+    await expectFull(address);
+    expect(Bun.peek.status(ended)).toBe("pending");
+    await leap(5001);
+    await until(() => Bun.peek.status(ended) !== "pending", "the reset is seen", 2000);
+    expect(await ended).toBeInstanceOf(socket.ConnectionResetError);
+    const client = (await placed(address)) as socket.Socket;
+    await expectAlive(client, kept((await listener.accept())[0]));
+  });
+
+  test("and does its handshake after the listener has closed is reset: nobody could accept it", async () => {
+    const { listener, address } = secureServer();
+    const raw = await peer(address[1]);
+    kept({ close: () => raw.socket.destroy() });
+    await expectFull(address);
+    listener.close();
+    raw.socket.removeAllListeners();
+    const client = connectTLS({ socket: raw.socket, ca: cert });
+    kept({ close: () => client.destroy() });
+    const how = await new Promise<string>((resolve) => {
+      client.on("error", (error: NodeJS.ErrnoException) => resolve(String(error.code)));
+      client.on("end", () => resolve("FIN"));
+      client.setTimeout(3000, () => resolve("it stays"));
+    });
+    expect(how).toBe("ECONNRESET");
+  });
+});
+
+test("a connection is not ended ten seconds after its handshake", async () => {
+  const { listener, address } = secureServer();
+  const client = (await secureClient(address)) as socket.Socket;
+  await leap(5000);
+  const [conn] = await listener.accept();
+  await leap(10_001);
+  await expectAlive(client, kept(conn));
+});
+
+test("a client that fails its handshake is reset, is not accepted, and takes no place", async () => {
+  const { listener, address } = secureServer();
+  const plain = await stalledClient(address);
+  await plain.sendall(Buffer.from("GET / HTTP/1.0\r\n\r\n"));
+  const read = async (): Promise<void> => {
+    while ((await plain.recv(100)).length > 0);
+  };
+  expect(await failure(read)).toBeInstanceOf(socket.ConnectionResetError);
+  const client = (await secureClient(address)) as socket.Socket;
+  await expectAlive(client, kept((await listener.accept())[0]));
+  listener.settimeout(0);
+  expect(await failure(() => listener.accept())).toBeInstanceOf(socket.BlockingIOError);
+});
+
+describe("a TLS connect", () => {
+  /** A server without TLS, which says or does something once the client's hello is there. */
+  async function answered(answer: (conn: socket.Socket) => unknown): Promise<unknown> {
+    const { listener, address } = server();
+    const connecting = secureClient(address).then(
+      () => "connected",
+      (error: unknown) => error,
+    );
+    const [conn] = await listener.accept();
+    expect((await kept(conn).recv(65_536)).length).toBeGreaterThan(0);
+    await answer(conn);
+    return connecting;
+  }
+
+  test("that gets other bytes than a handshake fails", async () => {
+    const error = await answered((conn) => conn.sendall(Buffer.from("HTTP/1.0 400 Bad Request\r\n\r\n")));
+    expect(error).toBeInstanceOf(socket.SSLError);
+  });
+
+  test("that gets a FIN or a reset instead of a handshake fails", async () => {
+    for (const answer of [
+      (conn: socket.Socket) => conn.shutdown(socket.SHUT_WR),
+      (conn: socket.Socket) => conn[Symbol.dispose](),
+    ]) {
+      expect(await answered(answer)).toMatchObject({ syscall: expect.any(String), code: "ECONNRESET" });
+    }
+  });
+
+  test("to a server whose certificate is not trusted fails, and the server sees it go", async () => {
+    const { listener, address } = secureServer();
+    const error = await failure(() => socket.create_connection(address, null, null, { tls: {} }));
+    expect(error).toBeInstanceOf(socket.SSLError);
+    expect(error).toMatchObject({ code: "DEPTH_ZERO_SELF_SIGNED_CERT", syscall: "do_handshake" });
+    const client = (await placed(address)) as socket.Socket;
+    for (;;) {
+      const [conn, from] = await listener.accept();
+      kept(conn);
+      if (String(from) === String(client.getsockname())) return expectAlive(client, conn);
+      expect(await conn.recv(1).catch(() => [])).toHaveLength(0);
+      await until(() => conn.fileno() === -1, "it is closed");
+    }
+  });
+});
