@@ -161,11 +161,15 @@ describe.skipIf(!linux)("a send for which the kernel has no room", () => {
     const sending = failure(() => one.send(Buffer.from("lost"), undefined, null));
     await turn();
     one.close();
-    const [left, right] = openPair(AF_UNIX, SOCK_DGRAM, 0);
-    for (const end of [left, right]) kept({ close: () => closeDescriptor(end) });
-    expect([left, right]).toContain(fd);
+    let pair: [number, number];
+    do {
+      pair = openPair(AF_UNIX, SOCK_DGRAM, 0);
+      for (const end of pair) kept({ close: () => closeDescriptor(end) });
+    } while (!pair.includes(fd) && Math.max(...pair) < fd + 100);
+    expect(pair).toContain(fd);
     expect(await sending).toMatchObject({ code: "EBADF", syscall: "sendto" });
-    expect(() => readSync(left === fd ? right : left, Buffer.alloc(9))).toThrow("EAGAIN");
+    const other = pair[0] === fd ? pair[1] : pair[0];
+    expect(() => readSync(other, Buffer.alloc(9))).toThrow("EAGAIN");
   });
 
   test("does not wait in the kernel either, where whoever shares the descriptor has made it wait", async () => {

@@ -1,5 +1,5 @@
 /** Which of Bun's events shows that a connection stands. Bun is a fake here: the order of its events is the test's. */
-import { afterEach, expect, spyOn, test } from "bun:test";
+import { afterEach, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import type { Connection } from "../src/net/connection.ts";
 import { openStream } from "../src/net/open-stream.ts";
 import * as socket from "../src/socket.ts";
@@ -10,6 +10,8 @@ type Events = Required<
   Pick<Bun.SocketHandler<Connection>, "open" | "data" | "drain" | "end" | "close" | "handshake">
 >;
 type Tell = (events: Events, its: Bun.Socket<Connection>) => void;
+
+setDefaultTimeout(30_000);
 
 let restore = (): void => undefined;
 afterEach(() => restore());

@@ -1,9 +1,11 @@
 /** What becomes of what the name service says, or does not say. Its answers are given here, not asked for. */
-import { afterEach, describe, expect, spyOn, test, type Mock } from "bun:test";
+import { afterEach, describe, expect, setDefaultTimeout, spyOn, test, type Mock } from "bun:test";
 import * as socket from "../src/socket.ts";
 import { closeAll, failure, kept, server } from "./support/sockets.ts";
 
 const { AF_INET, AF_INET6, SOCK_STREAM } = socket;
+
+setDefaultTimeout(30_000);
 
 let lookup: Mock<typeof Bun.dns.lookup> | undefined;
 afterEach(() => {

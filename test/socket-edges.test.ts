@@ -135,7 +135,8 @@ describe.skipIf(!hasProc)("close while a connect is under way", () => {
     const before = openDescriptors();
     for (let i = 0; i < 20; i++) await cycle(i % 2 === 0);
     await until(closed, "every descriptor is closed");
-    expect(openDescriptors()).toBe(before);
+    // Fewer, if another test had not closed all of its own by then.
+    expect(openDescriptors()).toBeLessThanOrEqual(before);
   });
 
   test("closes the descriptor once: who gets its number next keeps it", async () => {
