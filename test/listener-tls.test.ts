@@ -1,9 +1,8 @@
 /** TLS connections on their way: how long a handshake may take, what ends it, and who gives its place back. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { connect as connectTLS } from "node:tls";
 import * as socket from "../src/socket.ts";
 import { backToNow, leap } from "./support/clock.ts";
-import { peer, until } from "./support/peers.ts";
+import { until } from "./support/peers.ts";
 import { closeAll, failure, kept, server } from "./support/sockets.ts";
 import { cert, key } from "./support/tls.ts";
 
@@ -93,23 +92,6 @@ describe("a client that stalls in its handshake", () => {
     expect(await ended).toBeInstanceOf(socket.ConnectionResetError);
     const client = (await placed(address)) as socket.Socket;
     await expectAlive(client, kept((await listener.accept())[0]));
-  });
-
-  test("and does its handshake after the listener has closed is reset: nobody could accept it", async () => {
-    const { listener, address } = secureServer();
-    const raw = await peer(address[1]);
-    kept({ close: () => raw.socket.destroy() });
-    await expectFull(address);
-    listener.close();
-    raw.socket.removeAllListeners();
-    const client = connectTLS({ socket: raw.socket, ca: cert });
-    kept({ close: () => client.destroy() });
-    const how = await new Promise<string>((resolve) => {
-      client.on("error", (error: NodeJS.ErrnoException) => resolve(String(error.code)));
-      client.on("end", () => resolve("FIN"));
-      client.setTimeout(3000, () => resolve("it stays"));
-    });
-    expect(how).toBe("ECONNRESET");
   });
 });
 

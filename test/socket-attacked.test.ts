@@ -2,7 +2,7 @@
 import { dlopen, ptr } from "bun:ffi";
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { closeSync, fstatSync, openSync, unlinkSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { bindDescriptor, closeDescriptor, descriptorName, listenDescriptor } from "../src/net/descriptor.ts";
 import { requireLibc } from "../src/net/libc.ts";
@@ -151,6 +151,19 @@ describe("TLS", () => {
       expect((await trusting.recv(1)).toString()).toBe("x");
     } finally {
       unlinkSync(path);
+    }
+  });
+
+  test("a peer that resets instead of its handshake is ConnectionResetError, and its errno for connect_ex", async () => {
+    const { listener, address } = server();
+    for (let i = 0; i < 2; i++) {
+      const one = kept(socket.socket());
+      const connecting = one.connect_ex(address, { tls: {} });
+      const [conn] = await listener.accept();
+      // Once with its hello unread, once without.
+      if (i === 1) await conn.recv(65_536);
+      conn[Symbol.dispose]();
+      expect(await connecting).toBe(constants.errno.ECONNRESET);
     }
   });
 

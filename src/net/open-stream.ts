@@ -4,7 +4,7 @@
  */
 import { connectionEvents, type Connection } from "./connection.ts";
 import { closeDescriptor } from "./descriptor.ts";
-import { asOSError, osError, SSLError } from "./errors.ts";
+import { asOSError, osError, SSLError, type OSError } from "./errors.ts";
 import { Stream, type TLS } from "./stream.ts";
 import { Waiter } from "./waiter.ts";
 
@@ -79,9 +79,11 @@ export function adoptStream(fd: number): Stream {
   throw osError({ code: "ENOTSUP", syscall: "socket", reason: `this Bun does not adopt descriptor ${fd}` });
 }
 
-/** A handshake that failed, with OpenSSL's reason. */
-export function handshakeError(error: Error | null, address: string, syscall = "do_handshake"): SSLError {
+/** A handshake that failed: the network's error, or OpenSSL's reason. */
+export function handshakeError(error: Error | null, address: string, syscall = "do_handshake"): OSError {
   const code = String((error as { code?: unknown } | null)?.code ?? "EPROTO");
+  // EPROTO is what Bun calls OpenSSL's own errors.
+  if (code === "ECONNRESET" || code === "EPIPE") return asOSError(error, "connect", address);
   const reason = error?.message ?? "the handshake failed";
   return new SSLError({
     code,
