@@ -136,6 +136,13 @@ export function ladders(
   return { body, height: y };
 }
 
+export const footnotes = (lines: readonly string[]): { body: string; height: number } => ({
+  body: lines
+    .map((line, i) => `<text class="note" x="0" y="${i * 18 + 12}">${escaped(line)}</text>`)
+    .join(""),
+  height: lines.length * 18,
+});
+
 /** One picture. @param standalone whether it is a file of its own, with its style and its background */
 export function svg(
   { body, height }: { body: string; height: number },

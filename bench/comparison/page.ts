@@ -6,6 +6,7 @@ import { Histogram } from "../histogram.ts";
 import {
   bars,
   escaped,
+  footnotes,
   ladders,
   STYLE,
   svg,
@@ -77,8 +78,8 @@ function ladder(result: Result, one: Case): Panel<LadderRow>[] {
     }));
     return [{ name, points }];
   });
-  const note = `${one.about} Points from the left: p50, p90, p99, p99.9 and the maximum, of all rounds; a log axis.`;
-  return rows.length === 0 ? [] : [{ title: `latency: ${one.name}`, note, rows }];
+  const title = `latency: ${one.name} (p50, p90, p99, p99.9, maximum)`;
+  return rows.length === 0 ? [] : [{ title, note: one.about, rows }];
 }
 
 const tickText = (micros: number): string =>
@@ -120,9 +121,18 @@ export function summaryChart(result: Result): string {
     open.flatMap((one) => ladder(result, one)),
     tickText,
   );
-  const body = `${top.body}<g transform="translate(0 ${top.height})">${bottom.body}</g>`;
+  const { machine, versions, date, baseline, settings } = result;
+  const caption = footnotes([
+    `Medians of ${settings.rounds} rounds, with quartiles. 0.75×: of what ${baseline} needs; "?" where the interval spans 1.`,
+    `${date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, Bun ${versions.bun}, Node ${versions.node ?? "not installed"}. Drawn by bun run bench:report.`,
+  ]);
+  const height = top.height + bottom.height;
+  const body =
+    top.body +
+    `<g transform="translate(0 ${top.height})">${bottom.body}</g>` +
+    `<g transform="translate(0 ${height})">${caption.body}</g>`;
   const title = `Ringback against node:net and a bare handler, ${result.date.slice(0, 10)}`;
-  return svg({ body, height: top.height + bottom.height }, title, true);
+  return svg({ body, height: height + caption.height }, title, true);
 }
 
 /** One line for each case: what ringback needs of the baseline, or that it cannot be told. */
