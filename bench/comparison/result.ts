@@ -124,7 +124,7 @@ export function valueOf({ load, memory, firstEchoMs }: Measurement, metric: stri
     case "peak":
       return load.server?.rssPeak;
     default:
-      return load.latency[metric as "p50" | "p99" | "p999"];
+      return load.latency.count === 0 ? undefined : load.latency[metric as "p50" | "p99" | "p999"];
   }
 }
 

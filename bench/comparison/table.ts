@@ -44,7 +44,11 @@ function block(one: Case, cells: readonly Cell[], result: Result): string {
   const rows = [[...head, ...metrics.slice(1).map((metric) => metric.title)]];
   for (const { name } of result.servers) {
     const cell = find(name);
-    if (cell === undefined) continue;
+    if (cell === undefined) {
+      const why = cells.some((one) => one.server === name) ? "nothing was answered" : "no measurement";
+      rows.push([name, "", why, ...Array.from({ length: metrics.length + 1 }, () => "")]);
+      continue;
+    }
     const [low, high] = cell.spread;
     rows.push([
       name,
