@@ -1,0 +1,236 @@
+/**
+ * The echo service among peers of every kind: EchoServer with both replies, on the fake Bun. It changes when the
+ * service's limits, or how it stops, do.
+ */
+import type { Connection } from "../../src/net/connection.ts";
+import { EchoServer } from "../../src/echo/echo-server.ts";
+import { REPLIES } from "../../src/echo/reply.ts";
+import type { Endpoint } from "./kernel.ts";
+import type { FakeSocket } from "./fake-bun.ts";
+import type { Runs } from "./runs.ts";
+import { Dice, World } from "./world.ts";
+import { Peer, type Service } from "./echo-peer.ts";
+
+/** Behind our FIN, a peer may go on for so long. */
+const LINGER_MS = 2_000;
+
+export class EchoWorld extends World {
+  readonly service: Service;
+  readonly #maxConnections: number;
+  readonly #idleTimeout: number;
+  readonly #peers: Peer[] = [];
+  readonly #living: Peer[] = [];
+  readonly #byEndpoint = new Map<Endpoint, Peer>();
+  readonly #dice: Dice;
+  readonly #stubborn: number;
+  #toConnect: number;
+  #largestWrite: number;
+  #server!: EchoServer;
+  #stopTimeout: number;
+  #stopBegan = Infinity;
+  #stopped = false;
+  #connections = 0;
+  #refused = 0;
+  #delivered = 0;
+
+  constructor(seed: number, loud: boolean) {
+    super(seed, loud);
+    const { random, kernel } = this;
+    const small = kernel.capacity <= 20_000;
+    const recvSize = random.chance(0.3) && small ? random.between(1, 100) : random.between(100, 5000);
+    const reply = REPLIES[random.between(0, 1)]!;
+    this.service = {
+      reply,
+      recvSize: reply === "raw" && random.chance(0.5) ? Infinity : recvSize,
+      ring: random.chance(0.3) ? random.between(1, 500) : random.between(500, kernel.capacity * 2),
+    };
+    this.#maxConnections = random.chance(0.3) ? random.between(1, 3) : 100;
+    this.#idleTimeout = random.chance(0.3) ? random.between(1, 100) / 10 : 0;
+    this.#stubborn = random.chance(0.3) ? 0.3 : 0;
+    this.#toConnect = random.between(1, random.chance(0.3) ? 40 : 6);
+    this.#largestWrite = random.chance(0.3) ? 50 : kernel.capacity;
+    this.#stopTimeout = random.chance(0.2) ? 0 : random.between(1, 120) / 10;
+    const some = (most: number): number => (random.chance(0.3) ? 0 : random.next() * most);
+    this.#dice = new Dice({
+      connect: random.chance(0.3) ? 20 : 0.5,
+      answer: 5,
+      accept: 5,
+      write: 5 + some(40),
+      read: 2 + some(40),
+      deliver: 40 + some(40),
+      arrive: 5,
+      notice: 5,
+      finish: some(1),
+      leave: some(0.2),
+      reset: some(0.2),
+      cut: some(0.1),
+      time: 0.2 + some(2),
+      turn: 3,
+      drainForNothing: some(2),
+      late: some(1),
+      stop: random.chance(0.3) ? 0.05 : 0,
+    });
+  }
+
+  begin(): void {
+    const { reply, recvSize, ring } = this.service;
+    const options = {
+      host: "127.0.0.1",
+      port: 0,
+      reply,
+      ring,
+      ...(recvSize === Infinity ? {} : { recvSize }),
+      maxConnections: this.#maxConnections,
+      idleTimeout: this.#idleTimeout,
+      onDefect: (error: unknown): void => this.fail(`a defect: ${Bun.inspect(error)}`),
+    };
+    void EchoServer.listen(options).then((server) => (this.#server = server));
+    this.#connectAfterListening();
+  }
+
+  #connectAfterListening(): void {
+    this.trace.note("an echo server, ring of @ bytes, # connections at most", this.#maxConnections, this.service.ring);
+  }
+
+  // What the fakes tell.
+
+  opened(socket: FakeSocket): void {
+    const peer = this.#byEndpoint.get(socket.endpoint.peer)!;
+    peer.refused = this.#server.figures.open >= this.#maxConnections;
+    if (peer.refused) this.#refused++;
+    else this.#connections++;
+    peer.opened(socket);
+  }
+
+  delivers(socket: FakeSocket, queue: Runs, size: number): void {
+    this.#delivered += size;
+    this.#byEndpoint.get(socket.endpoint.peer)!.delivered(queue, size);
+  }
+
+  /** Whether the server may end a connection of itself, now. */
+  #mayEnd({ connection }: Peer): boolean {
+    if (this.#stopBegan < Infinity) return true;
+    return this.#idleTimeout > 0 && connection !== undefined && connection.quiet >= this.#idleTimeout * 1000;
+  }
+
+  resets(by: Endpoint): void {
+    const peer = this.#byEndpoint.get(by.peer);
+    // A peer's own reset.
+    if (peer === undefined) return;
+    const connection: Connection | undefined = peer.connection;
+    const expired = this.clock.now >= this.#stopBegan + this.#stopTimeout * 1000;
+    if (peer.refused || expired || (connection !== undefined && connection.lingered >= LINGER_MS)) return;
+    // What Bun has not accepted yet is the kernel's to throw away.
+    if (peer.socket === undefined && this.#stopBegan < Infinity) return;
+    const idle = this.#idleTimeout > 0 && connection !== undefined;
+    if (idle && connection.quiet >= this.#idleTimeout * 1000) return;
+    this.fail(`peer ${peer.end.id} is reset, and there is no reason`);
+  }
+
+  // What happens.
+
+  act(): void {
+    const what = this.#dice.throw(this.random);
+    const peer = this.#anyPeer();
+    switch (what) {
+      case "connect":
+        return void this.#connect();
+      case "write":
+        return void peer?.write(this.#largestWrite);
+      case "read":
+        return void peer?.read();
+      case "notice":
+        return void peer?.notice();
+      case "finish":
+        return void peer?.finish();
+      case "leave":
+        return void peer?.leave(false);
+      case "reset":
+        return void peer?.leave(true);
+      case "cut":
+        return void (peer !== undefined && this.#cut(peer));
+      case "stop":
+        return this.#stop();
+      default:
+        this[what as "deliver" | "accept" | "answer" | "arrive" | "time" | "turn" | "drainForNothing" | "late"]();
+    }
+  }
+
+  #anyPeer(): Peer | undefined {
+    const living = this.#living;
+    if (living.length === 0) return undefined;
+    const at = this.random.between(0, living.length - 1);
+    if (!living[at]!.over) return living[at];
+    living.splice(at, 1);
+    return undefined;
+  }
+
+  #connect(): void {
+    if (this.#toConnect === 0 || this.#stopBegan < Infinity) return;
+    this.#toConnect--;
+    const end = this.kernel.connect(this.#server.port);
+    this.trace.step("peer # connects", end.id);
+    const peer = new Peer(this.kernel, end, this.service, this.random.chance(this.#stubborn));
+    peer.mayEnd = () => this.#mayEnd(peer);
+    this.#peers.push(peer);
+    this.#living.push(peer);
+    this.#byEndpoint.set(end, peer);
+  }
+
+  #cut({ end }: Peer): void {
+    if (end.state !== "established") return;
+    this.trace.step("the network cuts #", end.id);
+    this.kernel.cut(end);
+  }
+
+  #stop(): void {
+    if (this.#stopBegan < Infinity) return;
+    this.trace.step("the server is stopped, within @ ms", 0, this.#stopTimeout * 1000);
+    this.#stopBegan = this.clock.now;
+    void this.#server.stop(this.#stopTimeout).then(() => (this.#stopped = true));
+  }
+
+  check(): void {
+    for (const peer of this.#living) peer.check();
+  }
+
+  heal(): boolean {
+    const waits = this.#peers.some(({ over, stubborn }) => !over && !stubborn);
+    if (this.#stopped && this.bun.sockets.length === 0 && !waits) return true;
+    this.kernel.shortWrites = 0;
+    let happened = this.everythingHappens();
+    let waiting = 0;
+    for (const peer of this.#peers) {
+      if (peer.over) continue;
+      peer.end.capacity = 1 << 20;
+      if (peer.notice()) happened = true;
+      if (peer.stubborn || peer.over) continue;
+      waiting++;
+      while (peer.read()) happened = true;
+      if (peer.finish()) happened = true;
+    }
+    if (happened) return false;
+    if (this.#stopBegan === Infinity) {
+      if (waiting > 0) this.fail(`${waiting} peers wait, and nothing comes`);
+      this.#stop();
+    }
+    this.clock.now = Math.max(this.clock.now, Math.min(this.clock.next, this.clock.now + 1e9));
+    this.clock.fire();
+    return false;
+  }
+
+  judge(): void {
+    const { figures } = this.#server;
+    const out = this.#peers.reduce((sum, { end }) => sum + end.peer.sent, 0);
+    const { open, held, connections, refused, bytesIn, bytesOut, bytesDropped } = figures;
+    const right =
+      open === 0 &&
+      held === 0 &&
+      connections === this.#connections &&
+      refused === this.#refused &&
+      bytesIn + bytesDropped === this.#delivered &&
+      bytesOut === out;
+    const truth = `${this.#connections} connections, ${this.#refused} refused, ${this.#delivered} in, ${out} out`;
+    this.assert(right, `the figures ${JSON.stringify(figures)} are wrong: ${truth}`);
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * Plays simulated worlds, one for each seed, and says of a failing one how to see it again: `bun run simulate`. It
+ * changes when its user's view does.
+ */
+import { parseArgs } from "node:util";
+import { Fault, real, type World } from "./world.ts";
+
+// bun:ffi is linked when a module is loaded: what uses it is imported after the fakes have taken their places.
+const { EchoWorld } = await import("./echo-world.ts");
+
+const WORLDS: Record<string, new (seed: number, loud: boolean) => World> = { echo: EchoWorld };
+
+const HELP = `Plays simulated worlds until one of them shows a defect.
+
+Usage: bun run simulate [options]
+
+  --world <${Object.keys(WORLDS).join("|")}>  one kind of world; default: all in turn
+  --seed <number>     the first seed; default: a random one
+  --count <number>    so many seeds; default: 1 with --seed
+  --seconds <number>  go on for so long
+  --steps <number>    go on for so many steps
+  --length <number>   steps of one seed before its end; default: by the seed
+  --trace             print each step
+  --quiet             no progress
+
+Exit code 1: a defect. 2: a wrong flag.
+`;
+
+const { values } = parseArgs({
+  options: {
+    world: { type: "string" },
+    seed: { type: "string" },
+    count: { type: "string" },
+    seconds: { type: "string" },
+    steps: { type: "string" },
+    length: { type: "string" },
+    trace: { type: "boolean", default: false },
+    quiet: { type: "boolean", default: false },
+    help: { type: "boolean", default: false },
+  },
+});
+
+function number(name: "seed" | "count" | "seconds" | "steps" | "length"): number | undefined {
+  const text = values[name];
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (Number.isFinite(value) && value >= 0) return value;
+  console.error(`--${name}: ${text} is no number from 0 on`);
+  process.exit(2);
+}
+
+const nextTurn = (): Promise<void> => new Promise((resolve) => void real.turn(() => resolve()));
+
+let unhandled: unknown;
+for (const event of ["unhandledRejection", "uncaughtException"]) {
+  process.on(event, (error: unknown) => (unhandled ??= error));
+}
+
+interface Played {
+  steps: number;
+  hash: number;
+}
+
+/** @throws Fault */
+async function play(name: string, seed: number, length: number | undefined): Promise<Played> {
+  const world = new WORLDS[name]!(seed, values.trace);
+  try {
+    // The world is synchronous, and must not be called from a microtask: it runs the microtasks itself.
+    await nextTurn();
+    await new Promise<void>((resolve, reject) => {
+      real.turn(() => {
+        try {
+          world.live(length ?? world.random.between(100, 5000));
+          resolve();
+        } catch (error) {
+          reject(error);
+        }
+      });
+    });
+    await nextTurn();
+    if (unhandled !== undefined) throw new Fault(`nobody caught: ${Bun.inspect(unhandled)}`);
+  } catch (error) {
+    const { trace } = world;
+    const what = error instanceof Fault ? error.message : Bun.inspect(error);
+    console.error(`\n${trace.last().join("\n")}\n\nDEFECT in the world ${name}, seed ${seed}, step ${trace.steps}: ${what}`);
+    console.error(`replay: bun run simulate --world ${name} --seed ${seed}${length === undefined ? "" : ` --length ${length}`}`);
+    process.exit(1);
+  }
+  return { steps: world.trace.steps, hash: world.trace.hash >>> 0 };
+}
+
+async function main(): Promise<void> {
+  const names = values.world === undefined ? Object.keys(WORLDS) : [values.world];
+  if (!names.every((name) => name in WORLDS)) {
+    console.error(`--world: ${values.world} is none of ${Object.keys(WORLDS).join(", ")}`);
+    process.exit(2);
+  }
+  const [seconds, steps, length, given] = [number("seconds"), number("steps"), number("length"), number("seed")];
+  const first = given ?? crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1;
+  const count = number("count") ?? (seconds === undefined && steps === undefined ? 1 : Infinity);
+  const began = real.now();
+  const done: Record<string, { seeds: number; steps: number; ms: number }> = {};
+  for (const name of names) done[name] = { seeds: 0, steps: 0, ms: 0 };
+  let hash = 0;
+  let said = began;
+  const total = (): number => Object.values(done).reduce((sum, { steps }) => sum + steps, 0);
+  const say = (): void => {
+    const each = Object.entries(done).map(([name, { seeds, steps, ms }]) => {
+      return `${name}: ${seeds} seeds, ${steps} steps, ${Math.round(steps / (ms / 1000))} steps/s`;
+    });
+    console.log(`${((real.now() - began) / 1000).toFixed(0)} s  ${each.join("  ")}`);
+  };
+  const over = (): boolean =>
+    (seconds !== undefined && real.now() - began >= seconds * 1000) || (steps !== undefined && total() >= steps);
+  for (let seed = first; seed < first + count && !over(); seed++) {
+    for (const name of names) {
+      const at = real.now();
+      const played = await play(name, seed, length);
+      hash = (Math.imul(hash, 31) + played.hash) >>> 0;
+      done[name]!.seeds++;
+      done[name]!.steps += played.steps;
+      done[name]!.ms += real.now() - at;
+    }
+    if (values.quiet || real.now() - said < 5000) continue;
+    said = real.now();
+    say();
+  }
+  say();
+  console.log(`clean from seed ${first} on, ${total()} steps, trace ${hash.toString(16).padStart(8, "0")}`);
+}
+
+if (values.help) console.log(HELP);
+else await main();
+process.exit(0);
