@@ -98,7 +98,11 @@ export class Peer implements Author {
   leave(reset: boolean): boolean {
     const { end } = this;
     if (end.closed || end.state === "connecting") return false;
-    this.#kernel.trace.step(reset ? "peer # resets" : "peer # closes with @ unread", end.id, end.incoming.length);
+    this.#kernel.trace.step(
+      reset ? "peer # resets" : "peer # closes with @ unread",
+      end.id,
+      end.incoming.length,
+    );
     this.#kernel.closeEndpoint(end, reset);
     this.over = true;
     return true;
@@ -111,7 +115,8 @@ export class Peer implements Author {
     if (end.resetDue) this.#kernel.arrive(end);
     if (end.error !== "") return this.leave(false);
     if (!end.shut || !end.fin || end.incoming.length > 0) return false;
-    if (end.read !== end.peer.sent) this.#kernel.trace.fail(`peer ${end.id} got ${end.read} of ${end.peer.sent}`);
+    if (end.read !== end.peer.sent)
+      this.#kernel.trace.fail(`peer ${end.id} got ${end.read} of ${end.peer.sent}`);
     return this.leave(false);
   }
 
@@ -157,7 +162,7 @@ export class Peer implements Author {
 
   /** How many bytes the replies to all that was taken have. */
   #composed(copied: number): number {
-    for (let left = copied - this.#copied; left > 0; ) {
+    for (let left = copied - this.#copied; left > 0;) {
       const taken = Math.min(left, this.#chunks[0]!);
       this.#replies += Math.ceil(taken / this.service.recvSize);
       if (taken === this.#chunks[0]) this.#chunks.shift();
@@ -179,7 +184,8 @@ export class Peer implements Author {
     const waits = received - (raw ? sent : copied);
     const who = `connection ${socket.endpoint.id}`;
     if (received !== ring.came) trace.fail(`${who}: received is ${received}, and ${ring.came} came`);
-    if (sent !== socket.endpoint.sent) trace.fail(`${who}: sent is ${sent}, and ${socket.endpoint.sent} went`);
+    if (sent !== socket.endpoint.sent)
+      trace.fail(`${who}: sent is ${sent}, and ${socket.endpoint.sent} went`);
     if (tail < 0 || held !== tail + waits) {
       trace.fail(`${who}: received ${received}, sent ${sent}, copied ${copied}, and held is ${held}`);
     }

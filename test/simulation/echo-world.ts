@@ -89,7 +89,11 @@ export class EchoWorld extends World {
   }
 
   #connectAfterListening(): void {
-    this.trace.note("an echo server, ring of @ bytes, # connections at most", this.#maxConnections, this.service.ring);
+    this.trace.note(
+      "an echo server, ring of @ bytes, # connections at most",
+      this.#maxConnections,
+      this.service.ring,
+    );
   }
 
   // What the fakes tell.
@@ -152,7 +156,9 @@ export class EchoWorld extends World {
       case "stop":
         return this.#stop();
       default:
-        this[what as "deliver" | "accept" | "answer" | "arrive" | "time" | "turn" | "drainForNothing" | "late"]();
+        this[
+          what as "deliver" | "accept" | "answer" | "arrive" | "time" | "turn" | "drainForNothing" | "late"
+        ]();
     }
   }
 
@@ -188,6 +194,10 @@ export class EchoWorld extends World {
     this.trace.step("the server is stopped, within @ ms", 0, this.#stopTimeout * 1000);
     this.#stopBegan = this.clock.now;
     void this.#server.stop(this.#stopTimeout).then(() => (this.#stopped = true));
+  }
+
+  get exhausted(): boolean {
+    return (this.#toConnect === 0 && this.#living.length === 0) || this.#stopped;
   }
 
   check(): void {

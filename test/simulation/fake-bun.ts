@@ -124,7 +124,9 @@ export class FakeSocket {
       this.#handlers[event]?.(this, told);
     } catch (error) {
       if (trace.fault === undefined) {
-        trace.fail(`the handler of \`${event}\` threw: ${error instanceof Error ? error.stack : String(error)}`);
+        trace.fail(
+          `the handler of \`${event}\` threw: ${error instanceof Error ? error.stack : String(error)}`,
+        );
       }
       throw error;
     }
@@ -151,7 +153,10 @@ export class FakeSocket {
   }
 
   #closeNow(code: string | undefined): void {
-    const error = code === undefined ? undefined : Object.assign(new Error(code), { code, errno: code === "EPIPE" ? -32 : -104 });
+    const error =
+      code === undefined
+        ? undefined
+        : Object.assign(new Error(code), { code, errno: code === "EPIPE" ? -32 : -104 });
     this.#close(error);
     drainMicrotasks();
   }
@@ -200,11 +205,12 @@ export class FakeSocket {
     const { endpoint } = this;
     const { trace, random } = this.#bun.kernel;
     const toldBefore = endpoint.errorTold;
+    const { paused } = this;
     trace.step("the reset is told at #, @ bytes before it", endpoint.id, endpoint.incoming.length);
     while (endpoint.incoming.length > 0 && !this.closed && !this.endTold) {
       this.#data(Math.min(endpoint.incoming.length, CHUNK));
     }
-    const ends = endpoint.fin || endpoint.errorTold || random.chance(0.3);
+    const ends = endpoint.fin || endpoint.errorTold || (paused && random.chance(0.3));
     if (!this.closed && !this.endTold && !this.shut && ends && endpoint.error !== "ECONNREFUSED") {
       this.endTold = true;
       this.#happens("end");

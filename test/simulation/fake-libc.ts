@@ -32,7 +32,8 @@ function systemCalls(current: () => Kernel) {
   };
   const portOf = (address: Pointer): number => (decodeAddress(bytesAt(address)) as Inet6Address)[1];
   const giveAddress = (family: number, port: number, to: Pointer, size: Pointer): number => {
-    const packed = family === 1 ? new Uint8Array([1, 0]) : encodeAddress(2 as AddressFamily, ["127.0.0.1", port]);
+    const packed =
+      family === 1 ? new Uint8Array([1, 0]) : encodeAddress(2 as AddressFamily, ["127.0.0.1", port]);
     bytesAt(to).set(packed);
     ints(size)[0] = packed.length;
     return 0;
@@ -120,7 +121,10 @@ export function installLibc(current: () => Kernel): void {
   const ffi = require("bun:ffi") as Record<string, unknown>;
   ffi["dlopen"] = (_library: string, wanted: Record<string, unknown>) => ({
     symbols: Object.fromEntries(
-      Object.keys(wanted).map((name) => [name, name.includes("errno") ? calls["errnoLocation"] : calls[name]]),
+      Object.keys(wanted).map((name) => [
+        name,
+        name.includes("errno") ? calls["errnoLocation"] : calls[name],
+      ]),
     ),
   });
   ffi["ptr"] = (view: ArrayBufferView, offset = 0): Pointer => ({ view, offset });

@@ -32,7 +32,7 @@ export class Runs {
 
   /** The pattern's bytes from a place on. */
   pushPattern(place: number, size: number): void {
-    for (let left = size; left > 0; ) {
+    for (let left = size; left > 0;) {
       const at = place % PERIOD;
       const run = Math.min(left, PERIOD - at);
       this.push(PATTERN, at, run);

@@ -81,6 +81,8 @@ export abstract class World implements Watcher {
   abstract begin(): void;
   /** Something happens, or nothing can. */
   abstract act(): void;
+  /** Nothing of interest can happen any more. */
+  abstract get exhausted(): boolean;
   /** The invariants. */
   abstract check(): void;
   /** From now on there is no more bad luck. @returns whether everything is over */
@@ -100,9 +102,10 @@ export abstract class World implements Watcher {
   live(steps: number): void {
     this.begin();
     this.#settle();
-    for (let tries = steps * 20; this.trace.steps < steps && tries > 0; tries--) {
+    for (let tries = steps * 20; this.trace.steps < steps && tries > 0 && !this.exhausted; tries--) {
+      const before = this.trace.steps;
       this.act();
-      this.#settle();
+      if (this.trace.steps > before) this.#settle();
     }
     this.trace.note("from here on no more bad luck", 0);
     let patience = 200_000;

@@ -1,0 +1,363 @@
+/**
+ * One end of a connection of the socket library: the calls that wait on it, what each may come to, and the bytes that
+ * it is owed. It changes when what a call means changes.
+ */
+import type { Connection } from "../../src/net/connection.ts";
+import { OSError } from "../../src/net/errors.ts";
+import type { AddressFamily } from "../../src/net/constants.ts";
+import type { Socket } from "../../src/socket.ts";
+import type { FakeSocket } from "./fake-bun.ts";
+import type { Author, Endpoint } from "./kernel.ts";
+import { Runs } from "./runs.ts";
+import { ShadowRing } from "./shadow-ring.ts";
+import type { World } from "./world.ts";
+
+/** The library's ring, and the largest chunk on top. */
+const RING = 1_048_576;
+const CHUNK = 524_288;
+
+/** A signal that counts who listens to it. */
+export class CountedAbort {
+  readonly controller = new AbortController();
+  listeners = 0;
+
+  constructor() {
+    const { signal } = this.controller;
+    const [add, remove] = [signal.addEventListener.bind(signal), signal.removeEventListener.bind(signal)];
+    signal.addEventListener = (type: string, listener: never) => {
+      this.listeners++;
+      add(type, listener);
+    };
+    signal.removeEventListener = (type: string, listener: never) => {
+      this.listeners--;
+      remove(type, listener);
+    };
+  }
+}
+
+export type Kind = "recv" | "recv_into" | "send" | "sendall" | "connect" | "accept" | "dispose";
+
+/** A call that has been made. */
+export class Call {
+  readonly kind: Kind;
+  /** When it must be over; Infinity when it may wait for ever. */
+  readonly deadline: number;
+  readonly waits: boolean;
+  readonly abort: CountedAbort | undefined;
+  /** Whether another call of its kind waited already. */
+  readonly second: boolean;
+  settled = false;
+  /** Of a recv, what is wanted; of a send, how many bytes there are, from where in the pattern, and how many went. */
+  readonly size: number;
+  place = 0;
+  taken = 0;
+
+  constructor(kind: Kind, size: number, given: Given, now: number, second: boolean) {
+    this.kind = kind;
+    this.size = size;
+    this.waits = given.timeout !== 0;
+    this.deadline = given.timeout === null || given.timeout === 0 ? Infinity : now + given.timeout;
+    this.abort = given.abort;
+    this.second = second;
+  }
+}
+
+/** How a call is made. */
+export interface Given {
+  /** Milliseconds. */
+  readonly timeout: number | null;
+  readonly abort?: CountedAbort | undefined;
+}
+
+/** The code of what an OSError, or the name of what an aborted call, says. */
+export const nameOf = (error: unknown): string =>
+  error instanceof OSError ? error.code : error instanceof DOMException ? error.name : Bun.inspect(error);
+
+export class End implements Author {
+  readonly id: number;
+  readonly world: World;
+  sock: Socket<AddressFamily> | undefined;
+  fake: FakeSocket | undefined;
+  connected = false;
+  /** close() has been called, or dispose. */
+  closed = false;
+  closedAt = Infinity;
+  disposed = false;
+  finAsked = false;
+  readEnded = false;
+  /** It may be reset by the library: it was refused, or its listener has been closed, or its connect given up. */
+  unwanted = false;
+  /** recv() has told the end, or an error. */
+  ended = false;
+  readonly pending = new Set<Call>();
+  /** Sends, in order, that may still have bytes to give. */
+  readonly #sends: Call[] = [];
+  /** What has been handed over and not been received yet. */
+  readonly #owed = new Runs();
+  readonly #ring = new ShadowRing();
+  #received = 0;
+  #offered: number;
+  /** The last bytes that were received, and what they are: they must stay what they are. */
+  #last: Buffer | undefined;
+  #lastIs = new Runs();
+
+  constructor(world: World, id: number) {
+    this.world = world;
+    this.id = id;
+    this.#offered = world.random.between(0, 1 << 20);
+  }
+
+  get endpoint(): Endpoint | undefined {
+    return this.fake?.endpoint;
+  }
+
+  attach(fake: FakeSocket): void {
+    this.fake = fake;
+    fake.endpoint.author = this;
+  }
+
+  fail(reason: string): never {
+    this.world.fail(`end ${this.id}: ${reason}`);
+  }
+
+  waiting(...kinds: Kind[]): boolean {
+    for (const { kind } of this.pending) if (kinds.includes(kind)) return true;
+    return false;
+  }
+
+  // Calls.
+
+  /** Follows a call until it is over. */
+  follow<T>(
+    call: Call,
+    promise: Promise<T>,
+    resolved: (value: T) => void,
+    rejected?: (error: unknown) => void,
+  ): void {
+    this.pending.add(call);
+    const settle = (): void => {
+      if (call.settled) this.fail(`${call.kind} settles twice`);
+      call.settled = true;
+      this.pending.delete(call);
+    };
+    promise.then(
+      (value) => {
+        settle();
+        this.world.trace.note(`end # ${call.kind} is done`, this.id, call.taken);
+        resolved(value);
+      },
+      (error: unknown) => {
+        settle();
+        this.world.trace.note(`end # ${call.kind}: ${nameOf(error)}`, this.id);
+        this.#justify(call, error);
+        rejected?.(error);
+      },
+    );
+  }
+
+  /** Has the call any reason to fail so? */
+  #justify(call: Call, error: unknown): void {
+    const { endpoint } = this;
+    const broken = endpoint !== undefined && (endpoint.error !== "" || endpoint.resetDue);
+    const name = nameOf(error);
+    const due = this.world.clock.now >= call.deadline - 0.001;
+    const reasons: Record<string, boolean> = {
+      AbortError: call.abort?.controller.signal.aborted === true,
+      ETIMEDOUT: due || (call.kind === "sendall" && this.closed),
+      EAGAIN: !call.waits,
+      EINPROGRESS: !call.waits,
+      EBADF: this.closed,
+      EPIPE: call.kind.startsWith("send") && (this.finAsked || broken || this.closed),
+      ECONNRESET: broken,
+      ECONNREFUSED: endpoint?.state === "refused",
+      EBUSY: call.second,
+    };
+    if (reasons[name] !== true) this.fail(`${call.kind} fails with ${name}, and there is no reason`);
+    if (call.kind === "send" && call.taken > 0) this.fail(`send fails, and ${call.taken} bytes went`);
+    if (!call.kind.startsWith("recv") || name !== "ECONNRESET") return;
+    this.ended = true;
+    if (this.#owed.length > 0) this.fail(`a reset, and ${this.#owed.length} bytes have not been received`);
+  }
+
+  recv(size: number, given: Given): void {
+    const call = this.#make("recv", size, given);
+    const options = given.abort && { signal: given.abort.controller.signal };
+    const promise = options === undefined ? this.sock!.recv(size) : this.sock!.recv(size, options);
+    this.follow(call, promise, (bytes) => this.#got(call, bytes));
+  }
+
+  recvInto(size: number, given: Given): void {
+    const call = this.#make("recv_into", size, given);
+    const buffer = Buffer.alloc(size + 8, 0xee);
+    const options = given.abort && { signal: given.abort.controller.signal };
+    this.follow(call, this.sock!.recv_into(buffer, size, options), (count) => {
+      if (buffer.subarray(count, count + 64).some((byte) => byte !== 0xee))
+        this.fail("recv_into writes too much");
+      this.#got(call, buffer.subarray(0, count));
+    });
+  }
+
+  #make(kind: Kind, size: number, given: Given): Call {
+    if (!this.closed) this.sock!.settimeout(given.timeout === null ? null : given.timeout / 1000);
+    const { clock, trace } = this.world;
+    trace.step(`end # ${kind} @${given.abort === undefined ? "" : ", with a signal"}`, this.id, size);
+    const receives = kind === "recv" || kind === "recv_into";
+    return new Call(kind, size, given, clock.now, receives && this.waiting("recv", "recv_into"));
+  }
+
+  #got(call: Call, bytes: Buffer): void {
+    if (bytes.length > call.size) this.fail(`${bytes.length} bytes, and ${call.size} were wanted`);
+    if (call.size === 0) return;
+    if (bytes.length === 0) return this.#gotEnd();
+    if (this.readEnded) this.fail(`${bytes.length} bytes behind the end`);
+    if (this.#last !== undefined && !this.#lastIs.begins(this.#last, 0, this.#last.length)) {
+      this.fail("bytes have changed since they were received");
+    }
+    if (!this.#owed.begins(bytes, 0, bytes.length))
+      this.fail(`${bytes.length} bytes that are not what comes next`);
+    this.#last = bytes;
+    this.#lastIs = new Runs();
+    this.#owed.moveTo(this.#lastIs, bytes.length);
+    this.#received += bytes.length;
+  }
+
+  #gotEnd(): void {
+    const before = this.ended;
+    this.ended = true;
+    if (before || this.readEnded) return;
+    const { fin, incoming, errorTold, error, read, peer } = this.endpoint!;
+    if (this.#owed.length > 0) this.fail(`the end, and ${this.#owed.length} bytes have not been received`);
+    // A write has been told of the reset, and Bun tells an end.
+    if (error !== "" && errorTold) return;
+    if (!fin || incoming.length > 0) this.fail("the end, and the peer has not ended");
+    if (read !== peer.sent) this.fail(`the end behind ${read} bytes of ${peer.sent}`);
+  }
+
+  send(kind: "send" | "sendall", size: number, given: Given): void {
+    const call = this.#make(kind, size, given);
+    call.place = this.#offered;
+    this.#offered += size;
+    const bytes = new Runs();
+    bytes.pushPattern(call.place, size);
+    const piece = bytes.copy(size);
+    this.#sends.push(call);
+    const options = given.abort && { signal: given.abort.controller.signal };
+    const sock = this.sock!;
+    const promise: Promise<number | void> =
+      options === undefined ? sock[kind](piece) : sock[kind](piece, options);
+    const whole = kind === "sendall";
+    this.follow(
+      call,
+      promise,
+      (sent) => {
+        if (whole ? call.taken !== size : call.taken !== sent) {
+          this.fail(`${kind} of ${size} says ${String(sent)}, and ${call.taken} went`);
+        }
+        if (!whole && size > 0 && sent === 0) this.fail("send of nothing");
+        // It is the caller's again.
+        piece.fill(0xee);
+      },
+      () => piece.fill(0xee),
+    );
+  }
+
+  shutdown(how: number): void {
+    this.world.trace.step("end # shutdown(@)", this.id, how);
+    if (how !== 0) this.finAsked = true;
+    if (how !== 1) this.#readNoMore();
+    this.sock!.shutdown(how);
+  }
+
+  #readNoMore(): void {
+    this.readEnded = true;
+    this.#owed.drop(this.#owed.length);
+  }
+
+  close(how: "close" | "async dispose" | "dispose"): void {
+    this.world.trace.step(`end # ${how}`, this.id);
+    this.#readNoMore();
+    this.closed = true;
+    this.closedAt = this.world.clock.now;
+    if (how === "dispose") {
+      this.disposed = true;
+      this.sock![Symbol.dispose]();
+    } else if (how === "close") {
+      this.sock!.close();
+      this.sock!.close();
+    } else {
+      const call = new Call("dispose", 0, { timeout: null }, this.world.clock.now, false);
+      this.follow(call, this.sock![Symbol.asyncDispose](), () => {
+        if (this.fake !== undefined && !this.fake.closed) this.fail("disposed of, and still there");
+      });
+    }
+    if (this.sock!.fileno() !== -1) this.fail("a closed socket has a descriptor");
+  }
+
+  // What the fakes tell.
+
+  delivered(queue: Runs, size: number): void {
+    // What Bun hands over in spite of a pause is lost with the connection: the peer has reset it.
+    if (this.readEnded || this.fake!.paused) return;
+    queue.copyTo(this.#owed, size);
+    this.#ring.push(size);
+  }
+
+  written(queue: Runs, bytes: Uint8Array, offset: number, length: number): void {
+    if (length === 0) return;
+    for (let call = this.#sends[0]; call !== undefined; call = this.#sends[0]) {
+      const left = call.size - call.taken;
+      if (!call.settled && left > 0) {
+        const its = new Runs();
+        its.pushPattern(call.place + call.taken, left);
+        if (its.begins(bytes, offset, length)) {
+          call.taken += length;
+          return its.moveTo(queue, length);
+        }
+        // A send that has given something may be over already, and its promise does not know it yet.
+        if (call.kind !== "send" || call.taken === 0) {
+          this.fail(`${length} bytes that are not what comes next of ${call.kind}`);
+        }
+      }
+      this.#sends.shift();
+    }
+    this.fail(`${length} bytes that nobody sends`);
+  }
+
+  finished(): void {
+    if (!this.finAsked && !this.closed) this.fail("a FIN that nobody has asked for");
+    for (const { kind, settled, taken, size } of this.#sends) {
+      if (settled || taken === size || (kind === "send" && (taken > 0 || this.closed))) continue;
+      this.fail(`the FIN overtakes ${size - taken} bytes of ${kind}`);
+    }
+  }
+
+  /** The invariants. */
+  check(): void {
+    const { clock } = this.world;
+    for (const { kind, deadline, abort, waits } of this.pending) {
+      if (clock.next > clock.now && deadline + 1 <= clock.now) this.fail(`${kind} is overdue`);
+      // One that does not wait is over with the next turn in any case.
+      if (waits && abort?.controller.signal.aborted)
+        this.fail(`${kind} waits, and its signal has been aborted`);
+    }
+    const connection = this.fake?.data as Connection | undefined;
+    if (connection === undefined || connection.closed) return;
+    const { received, sent, held, paused } = connection;
+    const { endpoint, paused: bunPaused } = this.fake!;
+    if (sent !== endpoint.sent) this.fail(`sent is ${sent}, and ${endpoint.sent} went`);
+    if (paused !== bunPaused) this.fail(`paused is ${paused}`);
+    if (held > RING + CHUNK) this.fail(`${held} bytes held`);
+    if (this.readEnded) {
+      if (held > 0 || paused) this.fail(`reads have ended, and ${held} bytes are held, paused ${paused}`);
+      return;
+    }
+    const ring = this.#ring;
+    if (received !== ring.came) this.fail(`received is ${received}, and ${ring.came} came`);
+    if (received !== this.#received + held) {
+      this.fail(`${received} came, ${this.#received} have been received, ${held} are held`);
+    }
+    ring.advance(this.#received);
+    if (!bunPaused && ring.full(RING)) this.fail("full, and not paused");
+    if (bunPaused && ring.low(RING)) this.fail("low, and still paused");
+  }
+}
