@@ -32,6 +32,16 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       expect(text(await b.recv(10))).toBe("late");
     });
 
+    test("of 0, and the socket is closed in the turn that the call has: an error, and no end of the stream", async () => {
+      for (const how of ["close", Symbol.dispose] as const) {
+        const [, b] = await pair();
+        b.settimeout(0);
+        const reading = failure(b.recv(10));
+        b[how]();
+        expect(await reading).toMatchObject({ code: "EBADF", syscall: "recv" });
+      }
+    });
+
     test("of sendall is for the whole call, however often bytes move; none is lost", async () => {
       const [a, b, stuck] = await cloggedPair();
       a.settimeout(0.06);

@@ -280,11 +280,8 @@ export class Stream implements ConnectionUser {
     // The kernel's way to linger would stop the whole process when the descriptor is closed; ours goes on beside it.
     if (lingerTime(this.fd) !== undefined) setOption(this.fd, SOL_SOCKET, SO_LINGER, new Uint8Array(8));
     this.#closing = new Alarm(() => this.#closeNow());
-    this.#reader.reject(closedError("recv"));
-    this.#ended = true;
-    this.#rest = [];
+    this.#endReading();
     if (this.#connection.closed) return;
-    this.#connection.drop();
     // A send of which the kernel has taken nothing promises nothing; a sendall is delivered.
     for (const writer of this.#writers) if (writer.call === "send") writer.reject(closedError("send"));
     if (!this.owing) return this.#finish();
@@ -305,15 +302,26 @@ export class Stream implements ConnectionUser {
     this.#closing!.set(FLUSH_MS);
   }
 
+  /** The socket is closed: a recv that waits, or that has its turn of the event loop, ends with an error. */
+  #endReading(): void {
+    this.#reader.reject(closedError("recv"));
+    this.#ended = true;
+    this.#rest = [];
+    this.#returned = undefined;
+    this.#error = closedError("recv");
+    this.#connection.drop();
+  }
+
   /** Closes the descriptor now and says nothing to the peer that the kernel does not say: for SO_LINGER of 0 s. */
   closeAtOnce(): void {
-    this.#reader.reject(closedError("recv"));
+    this.#endReading();
     this.#rejectWriters(closedError);
     this.#connection.close();
   }
 
   /** Ends with a reset. */
   abort(): void {
+    this.#endReading();
     this.#connection.abort(closedError("recv"));
   }
 
