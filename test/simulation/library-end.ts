@@ -208,6 +208,8 @@ export class End implements Author {
   #got(call: Call, bytes: Buffer): void {
     if (bytes.length > call.size) this.fail(`${bytes.length} bytes, and ${call.size} were wanted`);
     if (call.size === 0) return;
+    if (this.closed)
+      this.fail(`${call.kind} gives ${bytes.length} bytes of a socket that was closed meanwhile`);
     if (bytes.length === 0) return this.#gotEnd();
     if (this.readEnded) this.fail(`${bytes.length} bytes behind the end`);
     if (this.#last !== undefined && !this.#lastIs.begins(this.#last, 0, this.#last.length)) {

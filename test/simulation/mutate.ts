@@ -19,7 +19,7 @@ const { values } = parseArgs({
 if (values.help) {
   console.log(`Puts each mutation into a copy of the source and looks who sees it: bun run mutate [--only <words>]
 
-  --only <words>  the mutations whose description has these words
+  --only <words>  the mutations whose file and description have these words
 
 Exit code 1: a mutation that nobody sees, or whose text is not in the source exactly once.`);
   process.exit(0);
@@ -75,7 +75,7 @@ try {
     cpSync(join(ROOT, part), join(copy, part), { recursive: true });
   }
   symlinkSync(join(ROOT, "node_modules"), join(copy, "node_modules"));
-  const chosen = MUTATIONS.filter(({ breaks }) => breaks.includes(values.only ?? ""));
+  const chosen = MUTATIONS.filter(({ file, breaks }) => `${file}: ${breaks}`.includes(values.only ?? ""));
   for (const [i, mutation] of chosen.entries()) {
     const undo = apply(copy, mutation);
     const began = performance.now();

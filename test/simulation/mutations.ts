@@ -35,10 +35,10 @@ export const MUTATIONS: readonly Mutation[] = [
     becomes: "this.#count & MASK",
   },
   {
-    breaks: "the limit of bytes is ignored: only the slots bound what is held",
+    breaks: "the limit counts the bytes that wait, not the memory that they keep alive",
     file: "net/ring-buffer.ts",
-    text: "return this.#count === RING_SLOTS || this.#memory >= this.capacity;",
-    becomes: "return this.#count === RING_SLOTS;",
+    text: "this.#memory += chunk.length;",
+    becomes: "this.#memory += chunk.length - offset;",
   },
   {
     breaks: "a slice is not taken from where the last one ended",
@@ -63,7 +63,7 @@ export const MUTATIONS: readonly Mutation[] = [
     breaks: "new bytes are written past those that wait",
     file: "net/connection.ts",
     text: "if (this.#ring === null && !this.#blocked && length <= limit) {",
-    becomes: "if (!this.#blocked && length <= limit) {",
+    becomes: "if (length <= limit) {",
   },
   {
     breaks: "nobody pauses a peer that sends more than is held",
@@ -96,10 +96,10 @@ export const MUTATIONS: readonly Mutation[] = [
     becomes: "this.#user.drained(this);",
   },
   {
-    breaks: "the peer's FIN is forgotten, and the connection never closes",
+    breaks: "a second FIN, at whatever comes after the first",
     file: "net/connection.ts",
-    text: "if (this.#peerEnded) this.close();",
-    becomes: "",
+    text: "if (!this.#shut) {\n      this.#shut = true;",
+    becomes: "if (!this.#shut) {",
   },
   {
     breaks: "closing twice is told twice",
@@ -143,6 +143,12 @@ export const MUTATIONS: readonly Mutation[] = [
     text: "if (ring.head !== head) release(head);",
     becomes: "release(head);",
   },
+  {
+    breaks: "the limit ignores the piece that waits in the tail",
+    file: "net/connection.ts",
+    text: "if (this.#paused || !(this.#ring?.full || this.#memory >= this.#rings.capacity)) return;",
+    becomes: "if (this.#paused || !this.#ring?.full) return;",
+  },
   // The awaited stream.
   {
     breaks: "a pending recv is lost when the connection closes",
@@ -169,16 +175,16 @@ export const MUTATIONS: readonly Mutation[] = [
     becomes: "if (sent === 0) return;",
   },
   {
-    breaks: "calls interleave: the second sendall does not wait for the first",
+    breaks: "calls interleave: the second sendall goes before the first",
     file: "net/stream.ts",
-    text: "if (this.#writers.length === 0 && signal === undefined) {",
-    becomes: "if (signal === undefined) {",
+    text: "this.#writers.push(writer);",
+    becomes: "this.#writers.unshift(writer);",
   },
   {
     breaks: "shutdown does not wait for pending calls",
     file: "net/stream.ts",
     text: "if (!this.owing) this.#sendFin();",
-    becomes: "this.#sendFin();",
+    becomes: "this.#connection.shutdown();",
   },
   {
     breaks: "a FIN that waits for a pending call is never sent",
