@@ -32,6 +32,19 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       expect(text(await b.recv(10))).toBe("late");
     });
 
+    test("of 0 and two recv at a time: the second one is told so, and takes nothing from the first", async () => {
+      const [a, b] = await pair();
+      b.settimeout(0);
+      const first = failure(b.recv(10));
+      const second = failure(b.recv(10));
+      expect(await second).toMatchObject({ code: "EBUSY", syscall: "recv" });
+      expect(await first).toBeInstanceOf(socket.BlockingIOError);
+      // Neither is left over.
+      b.settimeout(null);
+      await a.sendall(bytes("x"));
+      expect(text(await b.recv(10))).toBe("x");
+    });
+
     test("of 0, and the socket is closed in the turn that the call has: an error, and no end of the stream", async () => {
       for (const how of ["close", Symbol.dispose] as const) {
         const [, b] = await pair();

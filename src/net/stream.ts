@@ -54,6 +54,8 @@ export class Stream implements ConnectionUser {
   readonly #socket: Bun.Socket<Connection> & { readonly fd?: number };
   readonly #reader = new Waiter<Buffer>("recv");
   #size = 0;
+  /** A recv that does not wait has its turn of the event loop. */
+  #turning = false;
   #writers: Writer[] = [];
   /** What waited in the ring when the connection ended. */
   #rest: Uint8Array[] = [];
@@ -106,7 +108,7 @@ export class Stream implements ConnectionUser {
    */
   recv(size: number, timeout: number | null, signal?: AbortSignal): Promise<Buffer> {
     if (signal?.aborted) return Promise.reject(abortReason(signal));
-    if (this.#reader.waiting) return Promise.reject(busyError("recv"));
+    if (this.#reader.waiting || this.#turning) return Promise.reject(busyError("recv"));
     const there = size === 0 ? NOTHING : this.#take(size);
     if (there !== undefined) return Promise.resolve(there as Buffer);
     const error = this.#error;
@@ -115,7 +117,10 @@ export class Stream implements ConnectionUser {
       return Promise.reject(error);
     }
     if (this.#ended) return Promise.resolve(NOTHING);
-    if (timeout === 0) return turn().then(() => this.#nowOrNever(size));
+    if (timeout === 0) {
+      this.#turning = true;
+      return turn().then(() => this.#nowOrNever(size));
+    }
     this.#size = size;
     return this.#reader.wait(timeout, signal);
   }
@@ -154,6 +159,7 @@ export class Stream implements ConnectionUser {
   }
 
   #nowOrNever(size: number): Buffer {
+    this.#turning = false;
     const there = this.#take(size);
     if (there !== undefined) return there as Buffer;
     const error = this.#error;

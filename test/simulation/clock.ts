@@ -2,6 +2,7 @@
  * The simulated clock: performance.now, timers and immediates, which happen when the world says so. It changes when
  * the code under test uses another way to wait.
  */
+import { drainMicrotasks } from "bun:jsc";
 import type { Trace } from "./trace.ts";
 
 class FakeTimer {
@@ -81,7 +82,10 @@ export class Clock {
   /** One turn of the event loop: the immediates that wait now. */
   turn(): void {
     this.#trace.step("a turn of the event loop: @ immediates", 0, this.#immediates.length);
-    for (const run of this.#immediates.splice(0)) run();
+    for (const run of this.#immediates.splice(0)) {
+      run();
+      drainMicrotasks();
+    }
   }
 }
 

@@ -68,7 +68,7 @@ export class EchoWorld extends World {
       turn: 3,
       drainForNothing: some(2),
       late: some(1),
-      stop: random.chance(0.3) ? 0.05 : 0,
+      stop: random.chance(0.5) ? 0.2 : 0,
     });
   }
 

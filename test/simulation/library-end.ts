@@ -12,6 +12,9 @@ import { Runs } from "./runs.ts";
 import { ShadowRing } from "./shadow-ring.ts";
 import type { World } from "./world.ts";
 
+/** After close(): how long the peer may take nothing of what it is owed, twice at most, and how long to end. */
+const FLUSH_MS = 20_000;
+const LINGER_MS = 2_000;
 /** The library's ring, and the largest chunk on top. */
 const RING = 1_048_576;
 const CHUNK = 524_288;
@@ -96,6 +99,8 @@ export class End implements Author {
   readonly #owed = new Runs();
   readonly #ring = new ShadowRing();
   #received = 0;
+  /** When a closed socket last got on with what it owes. */
+  #progress = { at: 0, sent: -1, owes: false };
   #offered: number;
   /** The last bytes that were received, and what they are: they must stay what they are. */
   #last: Buffer | undefined;
@@ -333,8 +338,20 @@ export class End implements Author {
     }
   }
 
+  /** A closed socket is gone in bounded time, whatever its peer does. */
+  #checkClosing({ closed, endpoint }: FakeSocket): void {
+    const { now, next } = this.world.clock;
+    const { sent } = endpoint;
+    const owes = this.waiting("sendall");
+    if (this.#progress.sent !== sent || this.#progress.owes !== owes)
+      this.#progress = { at: now, sent, owes };
+    if (closed || next <= now || now - this.#progress.at <= 1 + (owes ? FLUSH_MS : LINGER_MS)) return;
+    this.fail(`closed at ${this.closedAt}, and still there`);
+  }
+
   /** The invariants. */
   check(): void {
+    if (this.closed && this.fake !== undefined) this.#checkClosing(this.fake);
     const { clock } = this.world;
     for (const { kind, deadline, abort, waits } of this.pending) {
       if (clock.next > clock.now && deadline + 1 <= clock.now) this.fail(`${kind} is overdue`);

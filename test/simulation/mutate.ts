@@ -68,6 +68,14 @@ function apply(copy: string, { file, text, becomes }: Mutation): () => void {
   return () => writeFileSync(path, source);
 }
 
+/** Without a mutation nothing may be seen, or what is seen says nothing of the mutations. */
+function expectClean(copy: string): void {
+  const { caught, by } = look(copy, { breaks: "nothing", file: "", text: "", becomes: "" });
+  if (!caught) return;
+  console.error(`The source as it is has a defect: ${by}`);
+  process.exit(1);
+}
+
 const copy = mkdtempSync(join(tmpdir(), "mutate-"));
 let missed = 0;
 try {
@@ -75,6 +83,7 @@ try {
     cpSync(join(ROOT, part), join(copy, part), { recursive: true });
   }
   symlinkSync(join(ROOT, "node_modules"), join(copy, "node_modules"));
+  expectClean(copy);
   const chosen = MUTATIONS.filter(({ file, breaks }) => `${file}: ${breaks}`.includes(values.only ?? ""));
   for (const [i, mutation] of chosen.entries()) {
     const undo = apply(copy, mutation);

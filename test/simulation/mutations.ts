@@ -199,11 +199,22 @@ export const MUTATIONS: readonly Mutation[] = [
     becomes: "return this.#finish();",
   },
   {
-    breaks: "a closed stream's alarm is left armed",
+    breaks: "after close, a peer that never ends keeps the descriptor for ever",
     file: "net/stream.ts",
-    text: "this.#closing?.clear();\n",
+    text: "this.#closing!.set(LINGER_MS);",
     becomes: "",
-    test: "test/stream.test.ts",
+  },
+  {
+    breaks: "after close, a peer that takes nothing keeps the descriptor for ever",
+    file: "net/stream.ts",
+    text: "this.#closing.set(FLUSH_MS);",
+    becomes: "",
+  },
+  {
+    breaks: "a recv that does not wait gets bytes of a socket that is closed meanwhile",
+    file: "net/stream.ts",
+    text: 'this.#error = closedError("recv");\n    this.#connection.drop();',
+    becomes: "",
   },
   {
     breaks: "a recv gets more than it asked for",
@@ -214,8 +225,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a second recv takes the first one's place",
     file: "net/stream.ts",
-    text: 'if (this.#reader.waiting) return Promise.reject(busyError("recv"));',
-    becomes: "",
+    text: "if (this.#reader.waiting || this.#turning) return",
+    becomes: "if (this.#turning) return",
   },
   // Waiting.
   {
@@ -330,7 +341,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   // The socket.
   {
-    breaks: "accept gives the listener's descriptor's stream twice: the socket ignores its deadline",
+    breaks: "recv ignores its deadline",
     file: "net/socket.ts",
     text: "return stream.recv(bufsize, this.#timeout);",
     becomes: "return stream.recv(bufsize, null);",
