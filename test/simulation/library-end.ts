@@ -12,9 +12,12 @@ import { Runs } from "./runs.ts";
 import { ShadowRing } from "./shadow-ring.ts";
 import type { World } from "./world.ts";
 
-/** After close(): how long the peer may take nothing of what it is owed, twice at most, and how long to end. */
+/**
+ * After close(): for how long the peer may take nothing of what it is owed, and for how long it may go on. Twice the
+ * library's, which looks at the first only so often, and begins the second anew when the kernel drains.
+ */
 const FLUSH_MS = 20_000;
-const LINGER_MS = 2_000;
+const LINGER_MS = 4_000;
 /** The library's ring, and the largest chunk on top. */
 const RING = 1_048_576;
 const CHUNK = 524_288;
@@ -342,10 +345,13 @@ export class End implements Author {
   #checkClosing({ closed, endpoint }: FakeSocket): void {
     const { now, next } = this.world.clock;
     const { sent } = endpoint;
-    const owes = this.waiting("sendall");
+    // What is owed may be given up: that is found when the kernel drains, or with the next look.
+    const owes = this.#progress.owes || this.waiting("sendall");
     if (this.#progress.sent !== sent || this.#progress.owes !== owes)
       this.#progress = { at: now, sent, owes };
-    if (closed || next <= now || now - this.#progress.at <= 1 + (owes ? FLUSH_MS : LINGER_MS)) return;
+    // A timer may be late, and the next one counts from there.
+    const bound = (owes ? FLUSH_MS : LINGER_MS) + 2 * this.world.pace + 1;
+    if (closed || next <= now || now - this.#progress.at <= bound) return;
     this.fail(`closed at ${this.closedAt}, and still there`);
   }
 
