@@ -249,7 +249,14 @@ export class Kernel {
   /** Of what is under way to an end that an RST follows, a part arrives. */
   #throwAway(end: Endpoint): void {
     end.resetDue = true;
-    if (this.random.chance(0.5)) end.incoming.truncate(this.random.between(0, end.incoming.length));
+    if (this.random.chance(0.5)) this.#lose(end, this.random.between(0, end.incoming.length));
+  }
+
+  /** Of what is under way to an end, only so much arrives, and with the rest the FIN behind it is lost. */
+  #lose(end: Endpoint, arrives: number): void {
+    if (arrives === end.incoming.length) return;
+    end.incoming.truncate(arrives);
+    end.fin = false;
   }
 
   /** The RST arrives. */
@@ -259,6 +266,6 @@ export class Kernel {
     this.trace.step("an RST arrives at #, @ bytes unread", end.id, end.incoming.length);
     // Behind a FIN, Linux says EPIPE (tcp_reset).
     end.error = end.fin ? "EPIPE" : "ECONNRESET";
-    end.peer.incoming.drop(end.peer.incoming.length);
+    this.#lose(end.peer, 0);
   }
 }
