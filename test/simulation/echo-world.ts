@@ -85,15 +85,7 @@ export class EchoWorld extends World {
       onDefect: (error: unknown): void => this.fail(`a defect: ${Bun.inspect(error)}`),
     };
     void EchoServer.listen(options).then((server) => (this.#server = server));
-    this.#connectAfterListening();
-  }
-
-  #connectAfterListening(): void {
-    this.trace.note(
-      "an echo server, ring of @ bytes, # connections at most",
-      this.#maxConnections,
-      this.service.ring,
-    );
+    this.trace.note("an echo server, ring of @ bytes, # connections at most", this.#maxConnections, ring);
   }
 
   // What the fakes tell.

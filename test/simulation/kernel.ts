@@ -202,11 +202,11 @@ export class Kernel {
     if (taken > 0 && this.random.chance(this.shortWrites)) taken = this.random.between(0, taken);
     this.errno = "EAGAIN";
     from.sent += taken;
-    from.author!.written(from.peer.incoming, bytes, offset, taken);
-    // Nobody is there to read it: the answer is an RST.
-    if (!from.peer.closed || taken === 0) return taken;
-    from.peer.incoming.drop(from.peer.incoming.length);
-    from.resetDue = true;
+    // Nobody is there any more, or an RST is on its way there: what is sent now never arrives.
+    const { peer } = from;
+    const arrives = !peer.closed && !peer.resetDue;
+    from.author!.written(arrives ? peer.incoming : new Runs(), bytes, offset, taken);
+    if (peer.closed && taken > 0) from.resetDue = true;
     return taken;
   }
 
@@ -224,7 +224,7 @@ export class Kernel {
     from.shut = true;
     if (from.error !== "" || from.state !== "established") return;
     from.author?.finished();
-    from.peer.fin = true;
+    if (!from.peer.resetDue) from.peer.fin = true;
   }
 
   closeEndpoint(by: Endpoint, reset: boolean): void {

@@ -85,6 +85,8 @@ export class End implements Author {
   sock: Socket<AddressFamily> | undefined;
   fake: FakeSocket | undefined;
   connected = false;
+  /** Its connect has failed; it can be tried again. */
+  failed = false;
   /** close() has been called, or dispose. */
   closed = false;
   closedAt = Infinity;
@@ -215,6 +217,7 @@ export class End implements Author {
 
   #got(call: Call, bytes: Buffer): void {
     if (bytes.length > call.size) this.fail(`${bytes.length} bytes, and ${call.size} were wanted`);
+    if (call.second) this.fail(`a second ${call.kind} is served while another waits`);
     if (call.size === 0) return;
     if (this.closed)
       this.fail(`${call.kind} gives ${bytes.length} bytes of a socket that was closed meanwhile`);

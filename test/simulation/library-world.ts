@@ -3,11 +3,13 @@
  * comes to the seed's mind. It changes when the library has another call.
  */
 import type { AddressFamily } from "../../src/net/constants.ts";
+import { errnoName } from "../../src/net/errors.ts";
 import * as socket from "../../src/socket.ts";
 import type { Endpoint } from "./kernel.ts";
 import type { FakeSocket } from "./fake-bun.ts";
 import { Call, CountedAbort, End, nameOf, type Given } from "./library-end.ts";
 import type { Runs } from "./runs.ts";
+import { Server } from "./library-server.ts";
 import { Dice, World } from "./world.ts";
 
 /** After close(), the library gives a peer so long to end. */
@@ -16,30 +18,10 @@ const NOBODY_LISTENS = 29_999;
 
 type AnySocket = socket.Socket<AddressFamily>;
 
-/** A listening socket, with what waits in it. */
-class Server {
-  readonly listening: socket.ListeningSocket;
-  readonly port: number;
-  readonly backlog: number;
-  /** Stands for the listening socket where calls are followed. */
-  readonly end: End;
-  /** Open and not accepted, in order. */
-  readonly queue: End[] = [];
-  closed = false;
-
-  constructor(world: World, id: number, port: number, backlog: number) {
-    this.listening = socket.create_server(["127.0.0.1", port], { backlog });
-    this.port = this.listening.getsockname()[1];
-    this.backlog = Math.max(1, backlog);
-    this.end = new End(world, id);
-  }
-
-  /** How many accept calls wait; one that does not wait only has its turn of the event loop. */
-  get accepts(): number {
-    let waiting = 0;
-    for (const { waits } of this.end.pending) waiting += Number(waits);
-    return waiting;
-  }
+/** connect_ex(), which tells by a number what connect() throws. */
+async function connectEx(sock: AnySocket, address: string, options?: socket.Options): Promise<void> {
+  const errno = await sock.connect_ex(address, options);
+  if (errno !== 0) throw new socket.OSError({ code: errnoName(errno), syscall: "connect" });
 }
 
 export class LibraryWorld extends World {
@@ -67,6 +49,7 @@ export class LibraryWorld extends World {
     this.#dice = new Dice({
       connect: random.chance(0.3) ? 20 : 3,
       pair: 0.5,
+      retry: 2,
       answer: 5,
       accept: 5,
       acceptCall: 3,
@@ -151,6 +134,8 @@ export class LibraryWorld extends World {
         return this.#connect();
       case "pair":
         return this.#pair();
+      case "retry":
+        return this.#retry();
       case "acceptCall":
         return this.#acceptCall(this.#anyServer());
       case "closeServer":
@@ -210,9 +195,21 @@ export class LibraryWorld extends World {
     if (this.#toConnect === 0 || this.#alive >= this.#atOnce) return;
     this.#toConnect--;
     const end = new End(this, this.#ids++);
-    const sock = socket.socket() as unknown as AnySocket;
-    end.sock = sock;
+    end.sock = socket.socket() as unknown as AnySocket;
     this.#ends.push(end);
+    this.#connectTo(end, end.sock);
+  }
+
+  /** One that failed is tried again, or given up. */
+  #retry(): void {
+    const end = this.#ends.find(({ failed, closed }) => failed && !closed);
+    if (end === undefined) return;
+    end.failed = false;
+    if (this.random.chance(0.3)) end.close("close");
+    else this.#connectTo(end, end.sock!);
+  }
+
+  #connectTo(end: End, sock: AnySocket): void {
     const port = this.#anyServer()?.port ?? NOBODY_LISTENS;
     const given = this.#given();
     const timeout = given.timeout === 0 ? 1 : given.timeout;
@@ -221,17 +218,13 @@ export class LibraryWorld extends World {
     const call = new Call("connect", 0, { ...given, timeout }, this.clock.now, false);
     const options = given.abort && { signal: given.abort.controller.signal };
     const address = ["127.0.0.1", port] as unknown as string;
-    end.follow(
-      call,
-      sock.connect(address, options),
-      () => {
-        if (end.endpoint?.state !== "established")
-          end.fail("it is connected, and its connection does not stand");
-        end.connected = true;
-      },
-      // It could be tried again: its descriptor is a new one.
-      () => (end.closed ? undefined : end.close("close")),
-    );
+    const told = this.random.chance(0.3) ? connectEx(sock, address, options) : sock.connect(address, options);
+    const resolved = (): void => {
+      if (end.endpoint?.state !== "established")
+        end.fail("it is connected, and its connection does not stand");
+      end.connected = true;
+    };
+    end.follow(call, told, resolved, () => (end.failed = true));
   }
 
   #pair(): void {
@@ -387,6 +380,7 @@ export class LibraryWorld extends World {
   }
 
   #healEnd(end: End): boolean {
+    if (end.failed && !end.closed) end.close("close");
     if (end.closed || !end.connected) return false;
     if (!end.finAsked) end.shutdown(socket.SHUT_WR);
     else if (!end.ended && !end.readEnded) {

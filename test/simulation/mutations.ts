@@ -228,6 +228,12 @@ export const MUTATIONS: readonly Mutation[] = [
     text: "if (this.#reader.waiting || this.#turning) return",
     becomes: "if (this.#turning) return",
   },
+  {
+    breaks: "a recv that does not wait is overtaken by a second one",
+    file: "net/stream.ts",
+    text: "if (this.#reader.waiting || this.#turning) return",
+    becomes: "if (this.#reader.waiting) return",
+  },
   // Waiting.
   {
     breaks: "a deadline that was met ends the next call",
@@ -345,6 +351,12 @@ export const MUTATIONS: readonly Mutation[] = [
     file: "net/socket.ts",
     text: "return stream.recv(bufsize, this.#timeout);",
     becomes: "return stream.recv(bufsize, null);",
+  },
+  {
+    breaks: "after a connect that failed, the socket has no descriptor to try again with",
+    file: "net/socket.ts",
+    text: "this.#fd = openDescriptor(this.family, this.type, this.proto);",
+    becomes: "",
   },
   {
     breaks: "close leaves a connect under way",

@@ -3,7 +3,8 @@
  * changes when its user's view does.
  */
 import { parseArgs } from "node:util";
-import { Fault, real, type World } from "./world.ts";
+import { Fault } from "./trace.ts";
+import { real, type World } from "./world.ts";
 
 // bun:ffi is linked when a module is loaded: what uses it is imported after the fakes have taken their places.
 const { EchoWorld } = await import("./echo-world.ts");

@@ -5,12 +5,11 @@
 import { drainMicrotasks } from "bun:jsc";
 import { Random } from "../support/random.ts";
 import { Clock, installClock } from "./clock.ts";
-import type { Endpoint } from "./kernel.ts";
 import { FakeBun, installBun, type FakeSocket, type Watcher } from "./fake-bun.ts";
 import { installLibc } from "./fake-libc.ts";
-import { Kernel } from "./kernel.ts";
+import { Kernel, type Endpoint } from "./kernel.ts";
 import type { Runs } from "./runs.ts";
-import { Fault, Trace } from "./trace.ts";
+import { Trace } from "./trace.ts";
 
 /** What the fakes take the place of, for who runs the simulations. */
 export const real = {
@@ -18,6 +17,7 @@ export const real = {
   turn: setImmediate,
 };
 
+/** The fakes serve one world at a time. */
 let current: World;
 installClock(() => current.clock);
 installLibc(() => current.kernel);
@@ -26,7 +26,7 @@ installBun(() => current.bun);
 /** How often each kind of event is tried, in relation to the others. */
 export type Weights = Record<string, number>;
 
-/** A whole number by weight. */
+/** What happens next, by weight. */
 export class Dice {
   readonly #names: string[] = [];
   readonly #upTo: number[] = [];
@@ -58,7 +58,6 @@ export abstract class World implements Watcher {
   readonly pace: number;
 
   constructor(seed: number, loud: boolean) {
-    // eslint-disable-next-line -- the fakes serve one world at a time
     current = this;
     this.random = new Random(seed);
     this.trace = new Trace(loud);
@@ -126,7 +125,7 @@ export abstract class World implements Watcher {
 
   /** Timers that only sweep up are given their time. */
   #nothingIsLeft(): void {
-    this.bun.sockets.length === 0 || this.fail(`${this.bun.sockets.length} sockets are open`);
+    this.assert(this.bun.sockets.length === 0, `${this.bun.sockets.length} sockets are open`);
     for (let i = 0; i < 1000 && this.clock.armed > 0; i++) {
       if (this.clock.immediates > 0) this.clock.turn();
       else if (!this.clock.fire()) this.clock.now = this.clock.next;
@@ -210,5 +209,3 @@ export abstract class World implements Watcher {
     return this.trace.steps > before;
   }
 }
-
-export { Fault };
