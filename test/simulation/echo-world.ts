@@ -37,7 +37,7 @@ export class EchoWorld extends World {
     super(seed, loud);
     const { random, kernel } = this;
     const small = kernel.capacity <= 20_000;
-    const recvSize = random.chance(0.3) && small ? random.between(1, 100) : random.between(100, 5000);
+    const recvSize = random.chance(0.5) && small ? random.between(1, 60) : random.between(100, 5000);
     const reply = REPLIES[random.between(0, 1)]!;
     this.service = {
       reply,
