@@ -17,6 +17,8 @@ const SO_TYPE = 3;
 const SO_ERROR = 4;
 const SO_ACCEPTCONN = 30;
 const SO_DOMAIN = 39;
+const F_GETFL = 3;
+const F_SETFL = 4;
 const RLIMIT = 65_536n;
 
 const bytesAt = ({ view, offset }: Pointer): Uint8Array =>
@@ -96,8 +98,10 @@ function systemCalls(current: () => Kernel) {
       current().trace.note("send(2) gives @ to #", endpoint.id, taken);
       return taken === 0 ? -1 : taken;
     },
-    fcntl(fd: number, _command: number, from: number) {
-      return current().install(current().at(fd), from);
+    fcntl(fd: number, command: number, from: number) {
+      const open = current().at(fd);
+      // Its flags, which make no difference here, or a second descriptor.
+      return command === F_GETFL || command === F_SETFL ? 0 : current().install(open, from);
     },
     ioctl(fd: number, _request: number, to: Pointer) {
       ints(to)[0] = current().at(fd).endpoint?.peer.incoming.length ?? 0;

@@ -19,7 +19,7 @@ import type { World } from "./world.ts";
 const FLUSH_MS = 20_000;
 const LINGER_MS = 4_000;
 /** The library's ring, and the largest chunk on top. */
-const RING = 1_048_576;
+const RING = 262_144;
 const CHUNK = 524_288;
 
 /** A signal that counts who listens to it. */

@@ -238,8 +238,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a deadline that was met ends the next call",
     file: "net/waiter.ts",
-    text: "this.#resolve = this.#reject = null;\n    this.deadline = Infinity;",
-    becomes: "this.#resolve = this.#reject = null;",
+    text: "if (this.deadline !== Infinity) waiting.delete(this);\n    this.deadline = Infinity;",
+    becomes: "",
   },
   {
     breaks: "a signal keeps a listener of a call that is over",
@@ -354,14 +354,14 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     breaks: "after a connect that failed, the socket has no descriptor to try again with",
-    file: "net/socket.ts",
-    text: "this.#fd = openDescriptor(this.family, this.type, this.proto);",
-    becomes: "",
+    file: "net/own-descriptor.ts",
+    text: "      this.fd = fd;\n    } catch {",
+    becomes: "    } catch {",
   },
   {
     breaks: "close leaves a connect under way",
-    file: "net/socket.ts",
-    text: 'this.#connecting?.abort(closedError("connect"));',
+    file: "net/own-descriptor.ts",
+    text: "this.#connecting?.abort(reason);",
     becomes: "",
   },
 ];
