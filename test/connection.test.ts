@@ -84,6 +84,32 @@ describe("the memory of a large chunk", () => {
     expect(socket.bytes).toEqual(Buffer.concat([bytes(40_000), bytes(40_000)]));
   });
 
+  test("is given back when the connection ends, however it does, and what comes then as well", () => {
+    for (const end of ["abort", "close", "drop"] as const) {
+      const { connection } = echoing(new FakeSocket(10));
+      const held = bytes(40_000);
+      connection.onData(held);
+      connection[end]();
+      expect(held.length).toBe(0);
+    }
+    const { connection } = echoing(new FakeSocket());
+    connection.finish();
+    const late = bytes(40_000);
+    connection.onData(late);
+    expect(late.length).toBe(0);
+  });
+
+  test("of which the user took a slice is the user's", () => {
+    const { connection } = echoing(new FakeSocket());
+    const [first, second] = [bytes(40_000), bytes(40_000)];
+    connection.hold(first);
+    const slice = connection.take(10)!;
+    connection.hold(second);
+    connection.abort();
+    expect(slice).toEqual(bytes(10));
+    expect([first.length, second.length]).toEqual([40_000, 0]);
+  });
+
   test("is left alone where the chunk is a part of something, and where it is small", () => {
     const { connection } = echoing(new FakeSocket());
     const whole = bytes(100_000);
