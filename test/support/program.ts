@@ -57,12 +57,13 @@ export function killAll(): void {
  * Starts the program on a free port and waits for its line.
  * @param stderr another descriptor for its stderr, which is then not read
  * @param shell a command that runs before it in the same shell, to set limits: "ulimit -n 100"
+ * @param within a program that becomes it, with its arguments: ["nsenter", ...]
  */
 export async function launch(
   args: string[] = [],
-  { shell = "", env = {}, stderr = "pipe" as "pipe" | number } = {},
+  { shell = "", within = [] as string[], env = {}, stderr = "pipe" as "pipe" | number } = {},
 ): Promise<Program> {
-  const command = [process.execPath, "run", SERVER, "--port", "0", ...args];
+  const command = [...within, process.execPath, "run", SERVER, "--port", "0", ...args];
   const whole = shell === "" ? command : ["sh", "-c", `${shell} && exec "$@"`, "sh", ...command];
   const child = Bun.spawn(whole, { env: environment(env), stdin: "ignore", stdout: "pipe", stderr });
   running.add(child);
@@ -85,7 +86,7 @@ export async function launch(
   };
   const finished = Promise.all([gather("stdout"), gather("stderr"), child.exited]).then(() => {
     running.delete(child);
-    failed(new Error(`did not start: ${text.stderr}`));
+    failed(new Error(`exit code ${child.exitCode}, did not start: ${text.stderr}`));
     return { code: child.exitCode, ...text };
   });
   const port = await listening;

@@ -1,11 +1,12 @@
-/** small-peer.ts PORT: three windows of 300 round trips of 4 bytes; prints the p99 of each, in milliseconds, as JSON. */
+/** small-peer.ts PORT [LAPS]: three windows of 300 (or LAPS) round trips of 4 bytes; prints the p99 of each, in milliseconds, as JSON. */
 import { peer } from "./peers.ts";
 
+const LAPS = Number(process.argv[3] ?? 300);
 const client = await peer(Number(process.argv[2]));
 const p99s: number[] = [];
 for (let window = 0; window < 3; window++) {
   const laps: number[] = [];
-  while (laps.length < 300) {
+  while (laps.length < LAPS) {
     const began = performance.now();
     const before = client.count;
     client.socket.write("ping");

@@ -1,0 +1,173 @@
+/** Code that throws: a task beside an accept loop, the loop itself, a connection's user, the echo server's own reply. */
+import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import * as socket from "../../src/socket.ts";
+import { Connection, connectionEvents, type ConnectionUser } from "../../src/net/connection.ts";
+import { RingPool } from "../../src/net/ring-buffer.ts";
+import { streamSocket } from "../../src/net/stream-socket.ts";
+import { start } from "../support/echo.ts";
+import { exchange, pattern, peer, until } from "../support/peers.ts";
+import { hasProc } from "../support/program.ts";
+import { closeAll, kept, openDescriptors } from "../support/sockets.ts";
+
+setDefaultTimeout(30_000);
+afterEach(closeAll);
+
+const BYTES = pattern(200_000, 3);
+
+describe("in the library", () => {
+  /** Echoes until it is told to throw. */
+  async function task(accepted: socket.Socket): Promise<void> {
+    await using conn = accepted;
+    for (let data = await conn.recv(65_536); data.length > 0; data = await conn.recv(65_536)) {
+      if (data.toString() === "throw") throw new Error("a defect");
+      await conn.sendall(data);
+    }
+  }
+
+  test.skipIf(!hasProc)(
+    "a task that throws ends its own connection: the loop and the others go on",
+    async () => {
+      const before = openDescriptors();
+      const listener = kept(socket.create_server(["127.0.0.1", 0]));
+      const [, port] = listener.getsockname();
+      const defects: unknown[] = [];
+      const loop = (async () => {
+        for await (const [conn] of listener) void task(conn).catch((error: unknown) => defects.push(error));
+      })();
+      const other = await peer(port);
+      for (let round = 0; round < 20; round++) {
+        const doomed = await peer(port);
+        doomed.socket.write("throw");
+        expect(await doomed.ended).toBe("FIN");
+        expect(doomed.count).toBe(0);
+        doomed.socket.destroy();
+        other.socket.write("go on");
+        await until(() => other.count === 5 * (round + 1), "the other one is served");
+        expect((await exchange(port, BYTES)).equals(BYTES)).toBe(true);
+      }
+      expect(defects).toHaveLength(20);
+      other.socket.destroy();
+      listener.close();
+      await loop.catch((error: unknown) => expect(error).toBeInstanceOf(socket.error));
+      await until(() => openDescriptors() <= before, "the descriptors are back");
+    },
+  );
+
+  test("an accept loop that throws leaves the listener as it is: another loop goes on", async () => {
+    const listener = kept(socket.create_server(["127.0.0.1", 0]));
+    const [, port] = listener.getsockname();
+    const loop = async (): Promise<void> => {
+      for await (const [conn] of listener) {
+        kept(conn);
+        throw new Error("a defect");
+      }
+    };
+    for (let round = 0; round < 3; round++) {
+      const looping = loop();
+      const client = await peer(port);
+      await expect(looping).rejects.toThrow("a defect");
+      client.socket.destroy();
+    }
+    const back = exchange(port, BYTES);
+    const [conn] = await listener.accept();
+    await task(conn);
+    expect((await back).equals(BYTES)).toBe(true);
+  });
+});
+
+describe("a connection's user that throws", () => {
+  /** A server whose user throws in one of its calls when it was told to. */
+  function throwing(where: keyof ConnectionUser) {
+    const told = new WeakSet<Connection>();
+    const ends: unknown[] = [];
+    const check = (connection: Connection, at: keyof ConnectionUser): void => {
+      if (at === where && told.has(connection)) throw new Error(`a defect in ${at}`);
+    };
+    const user: ConnectionUser = {
+      received(connection, chunk) {
+        if (chunk.subarray(0, 5).toString() === "throw") told.add(connection);
+        check(connection, "received");
+        connection.relay(chunk, Infinity);
+      },
+      drained(connection) {
+        check(connection, "drained");
+        connection.relayHeld(Infinity);
+      },
+      ended(connection) {
+        check(connection, "ended");
+        connection.finish();
+      },
+      closed(connection, error) {
+        ends.push((error as Error | undefined)?.message);
+        check(connection, "closed");
+      },
+    };
+    const rings = new RingPool(65_536);
+    const listener = Bun.listen<Connection>({
+      hostname: "127.0.0.1",
+      port: 0,
+      allowHalfOpen: true,
+      socket: {
+        ...connectionEvents,
+        open: (one) => void (one.data = new Connection(streamSocket(one), user, rings)),
+      },
+    });
+    kept({ close: () => listener.stop(true) });
+    return { port: listener.port, ends };
+  }
+
+  for (const where of ["received", "drained", "ended", "closed"] as const) {
+    test(`in ${where}() is cut off alone, and is told why it ended`, async () => {
+      const { port, ends } = throwing(where);
+      const other = await peer(port);
+      const doomed = await peer(port);
+      if (where === "drained") doomed.socket.pause();
+      doomed.socket.write(
+        Buffer.concat([Buffer.from("throw"), where === "drained" ? pattern(16 << 20) : BYTES]),
+      );
+      if (where === "drained") setTimeout(() => doomed.socket.resume(), 300);
+      if (where === "ended" || where === "closed") doomed.socket.end();
+      const how = await doomed.ended;
+      expect(how).toBe(where === "closed" ? "FIN" : "ECONNRESET");
+      await until(() => ends.length === 1, "its end is told");
+      expect(ends).toEqual([where === "closed" ? undefined : `a defect in ${where}`]);
+      other.socket.end("unharmed");
+      expect(await other.ended).toBe("FIN");
+      expect(other.got.toString()).toBe("unharmed");
+      expect((await exchange(port, BYTES)).equals(BYTES)).toBe(true);
+      expect(ends).toHaveLength(3);
+      for (const { socket } of [other, doomed]) socket.destroy();
+    });
+  }
+});
+
+test("a defect in the echo server itself ends that connection, is told to onDefect, and counts as broken", async () => {
+  const defects: unknown[] = [];
+  const server = await start({ onDefect: (error) => defects.push(error) });
+  const { relay } = Connection.prototype;
+  const spy = spyOn(Connection.prototype, "relay").mockImplementation(function (
+    this: Connection,
+    chunk: Uint8Array,
+    limit: number,
+  ) {
+    if (chunk.subarray(0, 5).toString() === "throw") throw new TypeError("a defect");
+    relay.call(this, chunk, limit);
+  });
+  try {
+    const other = await peer(server.port);
+    for (let i = 1; i <= 10; i++) {
+      const doomed = await peer(server.port);
+      doomed.socket.write("throw");
+      expect(await doomed.ended).toBe("ECONNRESET");
+      expect(server.figures).toMatchObject({ broken: i, open: 1 });
+    }
+    other.socket.end("unharmed");
+    expect(await other.ended).toBe("FIN");
+    expect(other.got.toString()).toBe("unharmed");
+    expect(defects.map((error) => (error as Error).message)).toEqual(new Array(10).fill("a defect"));
+    expect((await exchange(server.port, BYTES)).equals(BYTES)).toBe(true);
+    other.socket.destroy();
+  } finally {
+    spy.mockRestore();
+  }
+});

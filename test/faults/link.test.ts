@@ -1,0 +1,119 @@
+/** Links between two network namespaces that are slow, lose packets, go down, or are gone with the peer at their end. */
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { idle } from "../support/faults.ts";
+import { makeLink, noLink, type Link } from "../support/link.ts";
+import { pattern, until } from "../support/peers.ts";
+import { descriptors, killAll, launch, type Program } from "../support/program.ts";
+import { connected, type RawPeer } from "../support/raw-peer.ts";
+
+setDefaultTimeout(30_000);
+
+const links: Link[] = [];
+afterEach(() => {
+  killAll();
+  for (const link of links.splice(0)) link.remove();
+});
+
+/** A server at one end of a link, and peers from the other. */
+async function across(args: string[] = []) {
+  const link = makeLink();
+  links.push(link);
+  const program = await launch(["--host", link.host, ...args], { within: link.within });
+  const come = (receiveBuffer?: number): Promise<RawPeer> =>
+    connected(program.port, { ...link, ...(receiveBuffer !== undefined && { receiveBuffer }) });
+  return { link, program, come };
+}
+
+/** Some bytes there and back, and the server at rest with as many descriptors as before. */
+async function served(program: Program, come: () => Promise<RawPeer>, before: number): Promise<void> {
+  const bytes = pattern(200_000, 9);
+  const one = await come();
+  expect((await one.exchange(bytes)).equals(bytes)).toBe(true);
+  expect(one.ended).toBe("FIN");
+  one.close();
+  await until(() => descriptors(program.pid) <= before, "the descriptors are back");
+  await idle(program.pid);
+}
+
+const why = noLink === "" ? "" : ` (skipped: ${noLink})`;
+
+describe.skipIf(noLink !== "")(`a link that loses packets${why}`, () => {
+  test("slows megabytes down, there and back, and changes none; the half-close comes behind them", async () => {
+    const { link, program, come } = await across();
+    const before = descriptors(program.pid);
+    link.shape("40mbit", "8kb", "16kb");
+    const all = [1, 2, 3, 4].map((seed) => pattern(2 << 20, seed));
+    await Promise.all(
+      all.map(async (bytes) => {
+        const one = await come();
+        const back = await one.exchange(bytes);
+        expect(Bun.SHA256.hash(back, "hex")).toBe(Bun.SHA256.hash(bytes, "hex"));
+        expect(one.ended).toBe("FIN");
+        one.close();
+      }),
+    );
+    expect(link.lost()).toBeGreaterThan(20);
+    await served(program, come, before);
+  });
+
+  test("brings a reset in mid-stream, and the others go on", async () => {
+    const { link, program, come } = await across();
+    const before = descriptors(program.pid);
+    link.shape("40mbit", "8kb", "16kb");
+    const bytes = pattern(1 << 20, 3);
+    const doomed = await Promise.all(Array.from({ length: 5 }, () => come()));
+    const other = await come();
+    await until(() => {
+      for (const one of doomed) one.send(bytes);
+      return doomed.every((one) => one.recv() !== undefined);
+    }, "all are in mid-stream");
+    const back = other.exchange(bytes);
+    for (const one of doomed) one.reset();
+    expect((await back).equals(bytes)).toBe(true);
+    other.close();
+    await served(program, come, before);
+  });
+});
+
+describe.skipIf(noLink !== "")(`a link that goes down${why}`, () => {
+  test("for two seconds and comes back loses no byte", async () => {
+    const { link, program, come } = await across(["--idle-timeout", "10"]);
+    const before = descriptors(program.pid);
+    link.shape("100mbit", "64kb", "128kb");
+    const bytes = pattern(4 << 20, 4);
+    const one = await come();
+    const back = one.exchange(bytes);
+    await until(() => one.sent > 1 << 20, "the stream runs");
+    link.set("down");
+    const sent = one.sent;
+    await Bun.sleep(2000);
+    expect(one.ended).toBeUndefined();
+    expect(sent).toBeLessThan(bytes.length);
+    link.set("up");
+    expect((await back).equals(bytes)).toBe(true);
+    expect(one.ended).toBe("FIN");
+    one.close();
+    await served(program, come, before);
+  });
+
+  test("and leaves half-open peers behind: with --idle-timeout they are gone", async () => {
+    const { link, program, come } = await across(["--idle-timeout", "1"]);
+    const before = descriptors(program.pid);
+    const quiet = await Promise.all(Array.from({ length: 20 }, () => come()));
+    for (const one of quiet) one.send(Buffer.from("x"));
+    const owed = await Promise.all(Array.from({ length: 5 }, () => come(4096)));
+    const bytes = pattern(64 << 20, 2);
+    await Promise.all(owed.map((one) => one.stall(bytes)));
+    await until(() => descriptors(program.pid) === before + 25, "all are there");
+    link.set("down");
+    await until(() => descriptors(program.pid) <= before, "they are given up", 8000);
+    link.set("up");
+    await served(program, come, before);
+    for (const one of [...quiet, ...owed]) one.close();
+    program.signal("SIGTERM");
+    const { code, stderr } = await program.finished;
+    expect(code).toBe(0);
+    // The five that were owed bytes have lost them.
+    expect(stderr).toMatch(/^26 connections \(5 broken\), /);
+  });
+});
