@@ -116,8 +116,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     breaks: "what comes in spite of a pause, at a reset, overfills the ring",
     file: "net/connection.ts",
-    text: 'if (this.#paused) return this.abort(osError({ code: "ECONNRESET", syscall: "recv" }));',
-    becomes: "",
+    text: "if (this.#paused) {\n      release(chunk);",
+    becomes: "if (this.closed) {\n      release(chunk);",
   },
   {
     breaks: "the tail is sent from its start again",
