@@ -96,10 +96,15 @@ export function parseServer(text: string): Server {
   const name = text.slice(0, equals).trim();
   if (name === "") refuse("has no name before the =");
   const written = text.slice(equals + 1).trim();
+  return { name, command: parseCommand(written, refuse), about: `Given as: ${written}` };
+}
+
+/** The words of a command in which `{port}` stands for the port. @param refuse is told what is wrong with the text */
+export function parseCommand(written: string, refuse: (why: string) => never): string[] {
   const command = splitWords(written, refuse);
-  if (command[0] === undefined || command[0] === "") refuse("has no command behind the =");
+  if (command[0] === undefined || command[0] === "") refuse("has no command");
   if (!command.some((word) => word.includes("{port}"))) refuse("does not say where the {port} goes");
-  return { name, command, about: `Given as: ${written}` };
+  return command;
 }
 
 /** A run of plain characters, a backslash and what it protects, or one quoted part; words are runs of these. */

@@ -211,8 +211,8 @@ describe("parseServer", () => {
   test.each([
     ["server {port}", "has no ="],
     ["=server {port}", "has no name before the ="],
-    ["a=", "has no command behind the ="],
-    ["a='' {port}", "has no command behind the ="],
+    ["a=", "has no command"],
+    ["a='' {port}", "has no command"],
     ["a=server", "does not say where the {port} goes"],
     ["a=server '{port}", "has a ' that is not closed"],
     [`a=server "{port}\\"`, `has a " that is not closed`],

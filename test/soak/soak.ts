@@ -1,0 +1,330 @@
+#!/usr/bin/env bun
+/**
+ * The soak: `bun run soak --minutes N`. Flags, the order of a run, progress, exit code. It changes when a flag or the
+ * order does.
+ */
+import { closeSync, openSync } from "node:fs";
+import { constants } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { parseCommand } from "../../bench/servers.ts";
+import { clock } from "./graph.ts";
+import type { Order, Told } from "./peers.ts";
+import { Served } from "./served.ts";
+import { emptyLedger, type Ledger } from "./session.ts";
+import { checks, graphs, lines, megabytes, type Sample, type Seen } from "./verdict.ts";
+
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+
+const LEAST_MINUTES = 0.05;
+const MOST_MINUTES = 7 * 24 * 60;
+const PRESET_MINUTES = 10;
+const MOST_SEED = 2 ** 32 - 1;
+
+/** Samples a second, and how many a short run has at least. */
+const SAMPLE_S = 1;
+const SAMPLES = 60;
+const LEAST_SAMPLE_S = 0.1;
+/** How long, in milliseconds, the peers' process may take to answer, all peers to leave, and descriptors to be closed. */
+const ANSWER_MS = 10_000;
+const LEAVE_MS = 45_000;
+const CLOSE_MS = 5_000;
+/** How long the peers are back before the server is stopped under their load. */
+const BACK_MS = 1_500;
+const WIDTH = 72;
+
+const HELP = `Soaks an echo server: mixed peers for as long as is asked, every byte that comes back checked, its memory,
+descriptors and CPU time watched; then it is stopped under load.
+
+Usage: bun run soak [options]
+
+  --minutes <time>      ${LEAST_MINUTES} to ${MOST_MINUTES} (default ${PRESET_MINUTES})
+  --seed <number>       what the peers do follows from it, 0 to ${MOST_SEED} (default: another each time)
+  --command <text>      another server, "{port}" in its command; default: bun run src/server.ts
+  --json <file>         everything that was seen
+  --help
+
+The first fifth, and at least a minute of it (of short runs half), is warm-up. Behind it nothing may be sure to rise
+(Theil-Sen's slope, the lower end of its interval above 0): the memory by more than 20 MB an hour and 8 MB in all (24 MB
+where less than 10 minutes are judged), the CPU time a message by more than 25% in all. After all peers have left, no
+descriptor more is open than before. Stopped by SIGTERM under load, our server exits with 0, and its totals are the
+peers'. Of another server it is enough that it ends.
+
+Ctrl-C ends it early, with the verdict on what was seen; a second one at once.
+Exit code 1: a wrong byte, a peer that waits 30 s in vain, a slope, a crash, a wrong end. 2: a wrong flag.
+
+Try it:
+  bun run soak --minutes 3
+  bun run soak --minutes 1 --command "bun run bench/baselines/bun-listen.ts {port}"
+`;
+
+class UsageError extends Error {}
+/** What ends a soak before its time: it is in the verdict. */
+class Failure extends Error {}
+
+interface Settings {
+  seconds: number;
+  seed: number;
+  command: string[] | undefined;
+  json: string | undefined;
+}
+
+function number(flag: string, text: string, form: RegExp, least: number, most: number): number {
+  const value = Number(text);
+  if (form.test(text) && value >= least && value <= most) return value;
+  const kind = form.test("0.5") ? "a number" : "a whole number";
+  throw new UsageError(`--${flag}: ${JSON.stringify(text)} is not ${kind} from ${least} to ${most}`);
+}
+
+/** @returns undefined for --help */
+export function readFlags(args: readonly string[]): Settings | undefined {
+  const text = { type: "string" } as const;
+  const options = {
+    minutes: text,
+    seed: text,
+    command: text,
+    json: text,
+    help: { type: "boolean" },
+  } as const;
+  let values;
+  try {
+    ({ values } = parseArgs({ args: [...args], options, strict: true, allowPositionals: false }));
+  } catch (error) {
+    throw new UsageError(`${(error as Error).message.split(/\. |\n/)[0]}; --help lists the flags`);
+  }
+  if (values.help) return undefined;
+  const { minutes = String(PRESET_MINUTES), command, json } = values;
+  const seed = values.seed ?? String(crypto.getRandomValues(new Uint32Array(1))[0]);
+  const settings: Settings = {
+    seconds: 60 * number("minutes", minutes, /^(\d+|\d*\.\d+)$/, LEAST_MINUTES, MOST_MINUTES),
+    seed: number("seed", seed, /^\d+$/, 0, MOST_SEED),
+    command:
+      command === undefined
+        ? undefined
+        : parseCommand(command.trim(), (why) => {
+            throw new UsageError(`--command: ${JSON.stringify(command)} ${why}`);
+          }),
+    json,
+  };
+  // A file that cannot be written is better told now than in an hour.
+  if (json !== undefined) {
+    try {
+      closeSync(openSync(json, "a"));
+    } catch (error) {
+      throw new UsageError(`--json: ${(error as Error).message}`);
+    }
+  }
+  return settings;
+}
+
+/** The peers' process: orders, and its answers. */
+class Peers {
+  ledger: Ledger = emptyLedger();
+  /** Rejects with the first failure; never resolves. */
+  readonly failure: Promise<never>;
+  readonly #child: Bun.Subprocess;
+  readonly #waiting = new Map<Order, () => void>();
+  #gone = false;
+
+  constructor(served: Served, seed: number) {
+    const { promise, reject } = Promise.withResolvers<never>();
+    this.failure = promise;
+    promise.catch(() => undefined);
+    const program = join(import.meta.dir, "peers.ts");
+    const words = [served.port, seed, served.own].map(String);
+    this.#child = Bun.spawn([process.execPath, "run", program, ...words], {
+      ...{ stdin: "ignore", stdout: "inherit", stderr: "inherit" },
+      ipc: (message: Told) => {
+        this.ledger = message.ledger;
+        if (message.to === "failure") reject(new Failure(message.failure));
+        else this.#waiting.get(message.to)?.();
+      },
+    });
+    void this.#child.exited.then((code) => {
+      if (!this.#gone) reject(new Failure(`the peers' own process ended with code ${code}`));
+    });
+  }
+
+  /** @returns when the process has answered @throws Failure */
+  async tell(order: Order, ms = ANSWER_MS): Promise<void> {
+    this.#child.send(order);
+    await this.answer(order, ms);
+  }
+
+  async answer(order: Order, ms: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.set(order, resolve);
+    const late = setTimeout(
+      () => resolve(Promise.reject(new Failure(`the peers: no answer to ${order} after ${ms / 1000} s`))),
+      ms,
+    );
+    await Promise.race([promise, this.failure]);
+    clearTimeout(late);
+  }
+
+  kill(): void {
+    this.#gone = true;
+    this.#child.kill("SIGKILL");
+  }
+}
+
+/** On a terminal one line that is written again and again; elsewhere a line a minute. */
+class Progress {
+  readonly #seconds: number;
+  readonly #terminal = process.stdout.isTTY;
+  #said = 0;
+
+  constructor(seconds: number) {
+    this.#seconds = seconds;
+  }
+
+  show(samples: readonly Sample[]): void {
+    const now = samples.at(-1)!;
+    const before = samples.findLast(({ at }) => at <= now.at - 1) ?? samples[0]!;
+    if (!this.#terminal && now.at < this.#said + 60) return;
+    if (!this.#terminal) this.#said += 60;
+    const span = Math.max(now.at - before.at, 1e-9);
+    const line = [
+      `${clock(now.at)} of ${clock(this.#seconds)}`,
+      `RSS ${megabytes(now.rss)}`,
+      `descriptors ${now.descriptors}`,
+      `CPU ${Math.round((100 * (now.cpu - before.cpu)) / span)}%`,
+      `${Math.round((now.messages - before.messages) / span).toLocaleString("en-US")} messages/s`,
+      `${megabytes((now.back - before.back) / span)}/s`,
+    ].join("   ");
+    process.stdout.write(this.#terminal ? `\r\x1b[K${line}` : `${line}\n`);
+  }
+
+  clear(): void {
+    if (this.#terminal) process.stdout.write("\r\x1b[K");
+  }
+}
+
+/** The peers are there: samples until the time is over, or the user has enough. */
+async function watch(
+  served: Served,
+  peers: Peers,
+  seconds: number,
+  samples: Sample[],
+  interrupt: AbortSignal,
+): Promise<void> {
+  const progress = new Progress(seconds);
+  const period = Math.min(SAMPLE_S, Math.max(LEAST_SAMPLE_S, seconds / SAMPLES));
+  const interrupted = new Promise<void>((resolve) => interrupt.addEventListener("abort", () => resolve()));
+  const began = performance.now();
+  try {
+    for (let n = 1; n * period <= seconds && !interrupt.aborted; n++) {
+      const wait = Math.max(0, began + n * period * 1000 - performance.now());
+      await Promise.race([Bun.sleep(wait), peers.failure, served.ended, interrupted]);
+      await peers.tell("report");
+      const reading = served.read();
+      if (reading === undefined) throw new Failure("gone");
+      const { messages, back } = peers.ledger;
+      samples.push({ at: (performance.now() - began) / 1000, ...reading, messages, back });
+      progress.show(samples);
+    }
+  } finally {
+    progress.clear();
+  }
+}
+
+/** How many descriptors the server has open, when they are as few as before or do not become fewer any more. */
+async function openDescriptors(served: Served, before = 0): Promise<number> {
+  const deadline = performance.now() + CLOSE_MS;
+  for (;;) {
+    const open = served.read()?.descriptors ?? 0;
+    if (open <= before || performance.now() >= deadline) return open;
+    await Bun.sleep(50);
+  }
+}
+
+async function run(served: Served, settings: Settings, seen: Seen, interrupt: AbortSignal): Promise<void> {
+  await Bun.sleep(200);
+  const before = served.read()?.descriptors ?? 0;
+  const peers = new Peers(served, settings.seed);
+  try {
+    await peers.tell("start");
+    await watch(served, peers, settings.seconds, seen.samples, interrupt);
+    await peers.tell("leave", LEAVE_MS);
+    seen.descriptors = { before, after: await openDescriptors(served, before) };
+    await peers.tell("start");
+    await Promise.race([Bun.sleep(BACK_MS), peers.failure]);
+    await peers.tell("stop");
+    seen.atStop = { ...peers.ledger };
+    const [end] = await Promise.all([served.stop(), peers.answer("leave", LEAVE_MS)]);
+    seen.end = end;
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    // A crash explains what the peers saw of it: it is told first.
+    await Promise.race([served.ended, Bun.sleep(500)]);
+    const { fate, lastWords } = served;
+    seen.failure =
+      fate === undefined ? error.message : `the server ${fate}; its last words:\n${lastWords || "(none)"}`;
+  } finally {
+    seen.ledger = peers.ledger;
+    peers.kill();
+    served.kill();
+  }
+}
+
+/** The first signal ends the window, the second the program. */
+function interruptible(): AbortSignal {
+  const interrupt = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => {
+      if (interrupt.signal.aborted) process.exit(128 + constants.signals[signal]);
+      interrupt.abort();
+    });
+  }
+  return interrupt.signal;
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const settings = readFlags(args);
+  if (settings === undefined) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const interrupt = interruptible();
+  const served = await Served.start(settings.command);
+  process.stdout.write(
+    `soak of ${clock(settings.seconds)}, seed ${settings.seed}: ${served.command.join(" ")}\n`,
+  );
+  const seen: Seen = {
+    ...{ samples: [], failure: undefined, descriptors: undefined, end: undefined, atStop: undefined },
+    ...{ ledger: emptyLedger(), own: served.own },
+  };
+  const date = new Date().toISOString();
+  await run(served, settings, seen, interrupt);
+  const all = checks(seen);
+  const passed = all.every((check) => check.passed);
+  if (settings.json !== undefined) {
+    const { seconds, seed } = settings;
+    const whole = {
+      format: "ringback soak 1",
+      date,
+      command: served.command,
+      seconds,
+      seed,
+      interrupted: interrupt.aborted,
+    };
+    await Bun.write(settings.json, `${JSON.stringify({ ...whole, passed, checks: all, ...seen })}\n`);
+  }
+  const early = interrupt.aborted ? ", ended early" : "";
+  const soaked = clock(seen.samples.at(-1)?.at ?? 0);
+  process.stdout.write(
+    `${seen.samples.length > 0 ? `\n${graphs(seen.samples, WIDTH)}` : ""}\n${lines(all)}${passed ? "passed" : "FAILED"}: ${soaked}${early}, seed ${settings.seed}\n`,
+  );
+  return passed ? 0 : EXIT_FAILED;
+}
+
+if (import.meta.main) {
+  try {
+    process.exit(await main(process.argv.slice(2)));
+  } catch (error) {
+    const usage = error instanceof UsageError;
+    process.stderr.write(`soak: ${(error as Error).message}\n`);
+    process.exit(usage ? EXIT_USAGE : EXIT_FAILED);
+  }
+}
