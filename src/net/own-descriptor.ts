@@ -84,9 +84,9 @@ export class OwnDescriptor {
     if (this.connecting) throw osError({ code: "EALREADY", syscall: "connect", address: text });
     this.throwConnectError();
     const controller = new AbortController();
-    this.#connecting = controller;
     const signals = options?.signal === undefined ? [] : [options.signal];
     const signal = AbortSignal.any([controller.signal, ...signals]);
+    this.#connecting = controller;
     const began = performance.now();
     let underWay = false;
     try {
