@@ -7,6 +7,7 @@
 import { hostname } from "node:os";
 import { checkAddress, type Address, type AddressLike, type Inet6Address } from "./net/address.ts";
 import {
+  checkInt,
   checkTimeout,
   getdefaulttimeout,
   signalOf,
@@ -73,7 +74,7 @@ function make(
   fileno: number | null = null,
 ): Socket<AddressFamily> {
   if (fileno === null) return new Socket(family ?? AF_INET, type ?? SOCK_STREAM, proto ?? 0, null);
-  if (!Number.isInteger(fileno) || fileno < 0)
+  if (checkInt(fileno, "socket") < 0)
     throw new RangeError(`socket: a descriptor is a whole number from 0 on, not ${fileno}`);
   // Of a given descriptor the kernel knows what it is.
   const ask = (option: number | undefined, given: number | undefined, preset: number): number => {
@@ -100,6 +101,7 @@ export function socketpair<F extends AddressFamily = AF_UNIX>(
   proto = 0,
 ): [Socket<F>, Socket<F>] {
   if (type !== SOCK_STREAM) throw unsupported("socketpair", "a pair of another type than SOCK_STREAM");
+  for (const number of [family, proto]) checkInt(number, "socketpair");
   const [a, b] = openPair(family, type, proto);
   return [new Socket(family, type, proto, a), new Socket(family, type, proto, b)];
 }

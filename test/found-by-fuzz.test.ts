@@ -1,8 +1,10 @@
 /** Inputs that the fuzzing has found not to be taken as they should, each kept with what is right. */
 import { afterEach, describe, expect, test } from "bun:test";
 import * as socket from "../src/socket.ts";
-import { closeAll, failure, kept } from "./support/sockets.ts";
+import { thrown } from "./support/fuzz.ts";
+import { closeAll, failure, kept, openDescriptors } from "./support/sockets.ts";
 
+const { AF_INET, AF_UNIX, SOCK_STREAM } = socket;
 afterEach(closeAll);
 
 describe("found by fuzzing", () => {
@@ -11,5 +13,35 @@ describe("found by fuzzing", () => {
     const signal = 5 as unknown as AbortSignal;
     expect(await failure(() => one.connect(["127.0.0.1", 1], { signal }))).toBeInstanceOf(TypeError);
     expect(await failure(() => one.connect(["127.0.0.1", 1]))).toMatchObject({ code: "ECONNREFUSED" });
+  });
+
+  test("numbers beyond a C int were taken for their remainder, and other values for 0", () => {
+    const one = kept(socket.socket());
+    const before = openDescriptors();
+    const wrapped = 2 ** 32;
+    expect(thrown(() => one.setsockopt(wrapped + socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))).toBeInstanceOf(
+      RangeError,
+    );
+    expect(thrown(() => one.setsockopt(socket.SOL_SOCKET, wrapped + socket.SO_KEEPALIVE, 1))).toBeInstanceOf(
+      RangeError,
+    );
+    expect(thrown(() => one.setsockopt(undefined as never, socket.SO_KEEPALIVE, 1))).toBeInstanceOf(
+      TypeError,
+    );
+    expect(one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)).toBe(0);
+    expect(thrown(() => one.getsockopt(1.5, socket.SO_KEEPALIVE))).toBeInstanceOf(TypeError);
+    expect(thrown(() => socket.socket((wrapped + AF_INET) as never))).toBeInstanceOf(RangeError);
+    expect(thrown(() => socket.socket((AF_INET + 0.5) as never))).toBeInstanceOf(TypeError);
+    expect(thrown(() => socket.socket(AF_INET, "1" as never))).toBeInstanceOf(TypeError);
+    expect(thrown(() => socket.socketpair((wrapped + AF_UNIX) as never))).toBeInstanceOf(RangeError);
+    // This was another object for a descriptor that has one.
+    expect(thrown(() => socket.socket(AF_INET, SOCK_STREAM, 0, wrapped + one.fileno()))).toBeInstanceOf(
+      RangeError,
+    );
+    expect(openDescriptors()).toBe(before);
+  });
+
+  test("a family that is none of the three was made, where the kernel has it", () => {
+    expect(thrown(() => socket.socket(16 as never))).toMatchObject({ code: "EAFNOSUPPORT" });
   });
 });

@@ -70,6 +70,12 @@ export class Socket<F extends AddressFamily = AF_INET> {
   #tls: TLS | undefined;
 
   constructor(family: F, type: number, proto: number, fileno: Given) {
+    // A system call would take another number for it: its remainder by 2^32, without a fraction.
+    for (const number of [family, type, proto]) checkInt(number, "socket");
+    if (family !== AF_INET && family !== AF_INET6 && family !== AF_UNIX) {
+      const reason = `family ${family} is none of AF_INET, AF_INET6 and AF_UNIX`;
+      throw osError({ code: "EAFNOSUPPORT", syscall: "socket", reason });
+    }
     // As in Python, the flags that socket(2) takes with the type are not part of it; close-on-exec is always set.
     const nonBlocking = k.SOCK_NONBLOCK ?? 0;
     this.type = type & ~(nonBlocking | (k.SOCK_CLOEXEC ?? 0));
@@ -470,6 +476,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
    */
   setsockopt(level: number, optname: number, value: number | boolean | BytesLike): void {
     this.#check("setsockopt");
+    for (const number of [level, optname]) checkInt(number, "setsockopt");
     const plain = typeof value === "boolean" ? Number(value) : value;
     const raw =
       typeof plain === "number" ? checkInt(plain, "setsockopt") : bytesOf(plain, "setsockopt").slice();
@@ -485,6 +492,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
   getsockopt(level: number, optname: number, buflen: number): Bytes;
   getsockopt(level: number, optname: number, buflen = 0): number | Bytes {
     this.#check("getsockopt");
+    for (const number of [level, optname]) checkInt(number, "getsockopt");
     if (!(Number.isInteger(buflen) && buflen >= 0 && buflen <= 1024)) {
       throw new RangeError(`getsockopt: a buflen is 0 to 1024 bytes, not ${buflen}`);
     }
