@@ -1,10 +1,11 @@
 /** Inputs that the fuzzing has found not to be taken as they should, each kept with what is right. */
 import { afterEach, describe, expect, test } from "bun:test";
+import { decodeAddress } from "../src/net/address.ts";
 import * as socket from "../src/socket.ts";
 import { thrown } from "./support/fuzz.ts";
 import { closeAll, failure, kept, openDescriptors } from "./support/sockets.ts";
 
-const { AF_INET, AF_UNIX, SOCK_STREAM } = socket;
+const { AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM } = socket;
 afterEach(closeAll);
 
 describe("found by fuzzing", () => {
@@ -43,5 +44,11 @@ describe("found by fuzzing", () => {
 
   test("a family that is none of the three was made, where the kernel has it", () => {
     expect(thrown(() => socket.socket(16 as never))).toMatchObject({ code: "EAFNOSUPPORT" });
+  });
+
+  test("an IPv6 address without its last bytes was a RangeError of a DataView", () => {
+    const bytes = Buffer.alloc(26);
+    bytes.writeUInt16LE(AF_INET6);
+    expect(thrown(() => decodeAddress(bytes))).toMatchObject({ code: "EINVAL" });
   });
 });

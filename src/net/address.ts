@@ -118,10 +118,18 @@ function start(family: number, size: number, fill: (bytes: Uint8Array, view: Dat
   return bytes;
 }
 
-/** Python's form of what the kernel tells. */
+/**
+ * Python's form of what the kernel tells.
+ * @throws OSError EINVAL when bytes are missing
+ */
 export function decodeAddress(bytes: Uint8Array): AnyAddress {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const family = bytes.length < 2 ? AF_UNIX : darwin ? view.getUint8(1) : view.getUint16(0, true);
+  const whole = family === AF_INET ? 8 : family === AF_INET6 ? 28 : 0;
+  if (bytes.length < whole) {
+    const reason = `an address of family ${family} has ${whole} bytes at least, not ${bytes.length}`;
+    throw new OSError({ code: "EINVAL", syscall: "getsockname", reason });
+  }
   if (family === AF_INET) return [inet_ntop(AF_INET, bytes.subarray(4, 8)), view.getUint16(2)];
   if (family === AF_INET6) {
     const host = inet_ntop(AF_INET6, bytes.subarray(8, 24));
