@@ -116,8 +116,12 @@ Try it:
 `;
 }
 
-/** What is wrong with the command line, in one line. */
-export class UsageError extends Error {}
+/** What is wrong with the command line, in one line. What a terminal would act on, or not show, stands as its number. */
+export class UsageError extends Error {
+  constructor(message: string) {
+    super(message.replace(/\p{C}/gu, (one) => `\\u{${one.codePointAt(0)!.toString(16)}}`));
+  }
+}
 
 export interface ServerOptions extends EchoOptions {
   drainTimeout: number;
@@ -182,7 +186,10 @@ function readFlags(args: readonly string[]): Record<string, string | boolean | u
     const { values } = parseArgs({ args: [...args], options, strict: true, allowPositionals: false });
     return values as Record<string, string | boolean | undefined>;
   } catch (error) {
-    const [what] = (error as Error).message.split(/\. |\n/);
+    // Behind the first sentence, which may quote anything, parseArgs gives advice that is none here.
+    const [what] = (error as Error).message.split(
+      /(?<=')\. (?:To specify a positional|This command does not)|\n(?=Did you)/,
+    );
     const [, flag, takesNone] = /^Option '(--[a-z-]+).*?(does not take)?(?: an)? argument/.exec(what!) ?? [];
     const wrong = takesNone
       ? `${flag}: it takes no value`

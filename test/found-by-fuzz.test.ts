@@ -1,6 +1,7 @@
 /** Inputs that the fuzzing has found not to be taken as they should, each kept with what is right. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { decodeAddress } from "../src/net/address.ts";
+import { readCommand } from "../src/server.ts";
 import * as socket from "../src/socket.ts";
 import { thrown } from "./support/fuzz.ts";
 import { closeAll, failure, kept, openDescriptors } from "./support/sockets.ts";
@@ -50,5 +51,13 @@ describe("found by fuzzing", () => {
     const bytes = Buffer.alloc(26);
     bytes.writeUInt16LE(AF_INET6);
     expect(thrown(() => decodeAddress(bytes))).toMatchObject({ code: "EINVAL" });
+  });
+
+  const refusal = (args: string[]): string => String((thrown(() => readCommand(args, {})) as Error).message);
+
+  test("the server showed a terminal's commands raw, and cut what it quoted at a full stop or at a new line", () => {
+    expect(refusal(["--\x1b[31mred"])).toBe("Unknown option '--\\u{1b}[31mred'; --help lists the flags");
+    expect(refusal(["a. b\r\nc"])).toBe("Unexpected argument 'a. b\\u{d}\\u{a}c'; --help lists the flags");
+    expect(refusal(["--port=\u202e1"])).toBe('--port: "\\u{202e}1" is not a whole number from 0 to 65535');
   });
 });
