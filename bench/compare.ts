@@ -13,6 +13,7 @@ import { page } from "./comparison/page.ts";
 import { casesNamed, type Measurement, type Result } from "./comparison/result.ts";
 import { table } from "./comparison/table.ts";
 import { installed, parseServer, servers as allServers, type Server } from "./servers.ts";
+import { flagsRefused, UsageError } from "./usage.ts";
 
 /** All ratios are to the plainest program on node:net. */
 const BASELINE = "node:net pipe, Bun";
@@ -47,8 +48,6 @@ Try it:
 Exit code 1: a server could not be measured, or sent a wrong byte. 2: a wrong flag.
 `;
 
-class UsageError extends Error {}
-
 interface Flags {
   quick: boolean;
   cases: readonly Case[];
@@ -76,6 +75,14 @@ function asked<T>(flag: string, read: () => T): T {
   }
 }
 
+function parsed<T>(parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    throw flagsRefused(error);
+  }
+}
+
 /** A file that cannot be written is better told now than in ten minutes. */
 function checkWritable(flag: string, file: string | undefined): void {
   if (file !== undefined) asked(flag, () => closeSync(openSync(file, "a")));
@@ -98,8 +105,8 @@ function serversNamed(texts: readonly string[]): Server[] {
   return [...allServers.filter(wanted), ...given];
 }
 
-/** @returns undefined for --help */
-function readFlags(args: string[]): Flags | undefined {
+/** @returns undefined for --help @throws UsageError */
+export function readFlags(args: string[]): Flags | undefined {
   const text = { type: "string" } as const;
   const many = { type: "string", multiple: true } as const;
   const flag = { type: "boolean" } as const;
@@ -107,7 +114,7 @@ function readFlags(args: string[]): Flags | undefined {
     ...{ quick: flag, help: flag, case: many, server: many },
     ...{ rounds: text, seconds: text, json: text, html: text },
   };
-  const { values } = parseArgs({ args, options, strict: true });
+  const { values } = parsed(() => parseArgs({ args, options, strict: true }));
   if (values.help) return undefined;
   const quick = values.quick ?? false;
   const preset = quick ? QUICKLY : FULL;
@@ -281,13 +288,14 @@ async function main(args: string[]): Promise<number> {
   return failed || interrupted.signal.aborted ? 1 : 0;
 }
 
-try {
-  process.exitCode = await main(Bun.argv.slice(2));
-} catch (error) {
-  const usage =
-    error instanceof UsageError || (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
-  process.stderr.write(
-    `bench: ${(error as Error).message}\n${usage ? "bun run bench --help tells the options\n" : ""}`,
-  );
-  process.exitCode = usage ? 2 : 1;
+if (import.meta.main) {
+  try {
+    process.exitCode = await main(Bun.argv.slice(2));
+  } catch (error) {
+    const usage = error instanceof UsageError;
+    process.stderr.write(
+      `bench: ${(error as Error).message}\n${usage ? "bun run bench --help tells the options\n" : ""}`,
+    );
+    process.exitCode = usage ? 2 : 1;
+  }
 }

@@ -11,6 +11,7 @@ import { describe, resultOf } from "./load/result.ts";
 import { Run, type Settings } from "./load/run.ts";
 import { Visits } from "./load/visits.ts";
 import { descriptorLimit, NoSuchProcess, OwnUsage, WatchedProcess } from "./system.ts";
+import { flagsRefused, UsageError } from "./usage.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -82,12 +83,10 @@ Try it:
 `;
 }
 
-/** What is wrong with the command line, in one line. */
-class UsageError extends Error {}
-
 type Command = { help: true } | { help: false; settings: Settings; pid: number | undefined; json: boolean };
 
-function readCommand(args: readonly string[]): Command {
+/** @throws UsageError */
+export function readCommand(args: readonly string[]): Command {
   const given = readFlags(args);
   if (given["help"] === true) return { help: true };
   const number = (name: NumberName): number | undefined => {
@@ -121,8 +120,7 @@ function readFlags(args: readonly string[]): Record<string, string | boolean | u
     const { values } = parseArgs({ args: [...args], options, strict: true, allowPositionals: false });
     return values as Record<string, string | boolean | undefined>;
   } catch (error) {
-    const [what] = (error as Error).message.split(/\. |\n/);
-    throw new UsageError(`${what}; --help lists the flags`);
+    throw flagsRefused(error);
   }
 }
 
@@ -198,13 +196,15 @@ async function print(text: string): Promise<void> {
   }
 }
 
-try {
-  await main();
-  process.exit(0);
-} catch (error) {
-  const usage = error instanceof UsageError;
-  // Anything else is a defect, whose trace is wanted.
-  if (!usage && !(error instanceof LoadError) && !(error instanceof NoSuchProcess)) throw error;
-  console.error(`load: ${error.message}`);
-  process.exit(usage ? EXIT_USAGE : EXIT_FAILED);
+if (import.meta.main) {
+  try {
+    await main();
+    process.exit(0);
+  } catch (error) {
+    const usage = error instanceof UsageError;
+    // Anything else is a defect, whose trace is wanted.
+    if (!usage && !(error instanceof LoadError) && !(error instanceof NoSuchProcess)) throw error;
+    console.error(`load: ${error.message}`);
+    process.exit(usage ? EXIT_USAGE : EXIT_FAILED);
+  }
 }

@@ -1,8 +1,11 @@
 /** Inputs that the fuzzing has found not to be taken as they should, each kept with what is right. */
 import { afterEach, describe, expect, test } from "bun:test";
+import { readFlags as readComparison } from "../bench/compare.ts";
+import { readCommand as readLoad } from "../bench/load.ts";
 import { decodeAddress } from "../src/net/address.ts";
 import { readCommand } from "../src/server.ts";
 import * as socket from "../src/socket.ts";
+import { readFlags as readSoak } from "./soak/soak.ts";
 import { thrown } from "./support/fuzz.ts";
 import { closeAll, failure, kept, openDescriptors } from "./support/sockets.ts";
 
@@ -59,5 +62,12 @@ describe("found by fuzzing", () => {
     expect(refusal(["--\x1b[31mred"])).toBe("Unknown option '--\\u{1b}[31mred'; --help lists the flags");
     expect(refusal(["a. b\r\nc"])).toBe("Unexpected argument 'a. b\\u{d}\\u{a}c'; --help lists the flags");
     expect(refusal(["--port=\u202e1"])).toBe('--port: "\\u{202e}1" is not a whole number from 0 to 65535');
+  });
+
+  test("the load generator and the comparison likewise", () => {
+    for (const read of [readLoad, readComparison, readSoak]) {
+      const { message } = thrown(() => read(["--a. \x07b"])) as Error;
+      expect(message).toBe("Unknown option '--a. \\u{7}b'; --help lists the flags");
+    }
   });
 });

@@ -8,6 +8,7 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { parseCommand } from "../../bench/servers.ts";
+import { flagsRefused, UsageError } from "../../bench/usage.ts";
 import { clock } from "./graph.ts";
 import type { Order, Told } from "./peers.ts";
 import { Served } from "./served.ts";
@@ -59,7 +60,6 @@ Try it:
   bun run soak --minutes 1 --command "bun run bench/baselines/bun-listen.ts {port}"
 `;
 
-class UsageError extends Error {}
 /** What ends a soak before its time: it is in the verdict. */
 class Failure extends Error {}
 
@@ -91,7 +91,7 @@ export function readFlags(args: readonly string[]): Settings | undefined {
   try {
     ({ values } = parseArgs({ args: [...args], options, strict: true, allowPositionals: false }));
   } catch (error) {
-    throw new UsageError(`${(error as Error).message.split(/\. |\n/)[0]}; --help lists the flags`);
+    throw flagsRefused(error);
   }
   if (values.help) return undefined;
   const { minutes = String(PRESET_MINUTES), command, json } = values;
