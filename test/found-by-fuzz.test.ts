@@ -1,6 +1,9 @@
 /** Inputs that the fuzzing has found not to be taken as they should, each kept with what is right. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { readFlags as readComparison } from "../bench/compare.ts";
+import { cases } from "../bench/comparison/cases.ts";
+import { parseResult, type Result } from "../bench/comparison/result.ts";
+import { table } from "../bench/comparison/table.ts";
 import { readCommand as readLoad } from "../bench/load.ts";
 import { decodeAddress } from "../src/net/address.ts";
 import { readCommand } from "../src/server.ts";
@@ -69,5 +72,31 @@ describe("found by fuzzing", () => {
       const { message } = thrown(() => read(["--a. \x07b"])) as Error;
       expect(message).toBe("Unknown option '--a. \\u{7}b'; --help lists the flags");
     }
+  });
+
+  test("a result of a comparison with its format alone was taken", () => {
+    expect(thrown(() => parseResult('{"format":"ringback comparison 1"}', "r.json"))).toMatchObject({
+      message: "r.json: is damaged: date is not a text",
+    });
+  });
+
+  test("a bar of nothing but zeros was the word undefined", () => {
+    const [one] = cases;
+    const shares = { limited: false, cpuShare: 0, waitShare: null, reason: null };
+    const load = {
+      messagesPerSecond: 0,
+      latency: { p50: 0, p99: 0 },
+      generator: shares,
+      server: { cpuMicrosPerMessage: 0 },
+    };
+    const measured = { round: 1, server: "x", case: one!.name, at: 0, firstEchoMs: 1, load };
+    const result = {
+      settings: { rounds: 1, seconds: 1 },
+      baseline: "x",
+      servers: [{ name: "x" }],
+      cases: [one],
+      notMeasured: [],
+    };
+    expect(table({ ...result, measurements: [measured] } as unknown as Result)).not.toContain("undefined");
   });
 });

@@ -4,6 +4,7 @@
  */
 import type { LoadResult } from "../load/result.ts";
 import { cases as allCases, metrics, type Case, type Metric } from "./cases.ts";
+import { resultForm } from "./form.ts";
 
 export interface Measurement {
   /** From 1 on. */
@@ -205,6 +206,8 @@ export function parseResult(text: string, from: string): Result {
   if (format !== "ringback comparison 1") {
     throw new Error(`${from}: is no result of a comparison (its format is ${JSON.stringify(format)})`);
   }
+  const wrong = resultForm(parsed, "");
+  if (wrong !== undefined) throw new Error(`${from}: is damaged: ${wrong}`);
   return parsed as Result;
 }
 

@@ -52,7 +52,7 @@ function block(one: Case, cells: readonly Cell[], result: Result): string {
     const [low, high] = cell.spread;
     rows.push([
       name,
-      bar(cell.median / most),
+      bar(most > 0 ? cell.median / most : 0),
       figure(cell),
       `${shown(low, first.unit)} to ${shown(high, first.unit)}`,
       ratioText(cell),
