@@ -263,8 +263,8 @@ export class Crowd implements Surroundings {
   }
 }
 
-/** The process: `peers.ts <port> <seed> <graceful>`. */
-function serveOrders([port, seed, graceful]: string[]): void {
+/** The process: `peers.ts <port> <seed> <graceful> <the server's pid>`. */
+function serveOrders([port, seed, graceful, pid]: string[]): void {
   const tell = (to: Told["to"], failure?: string): void => {
     process.send!({ to, ledger: crowd.ledger, ...(failure !== undefined && { failure }) } satisfies Told);
   };
@@ -284,7 +284,11 @@ function serveOrders([port, seed, graceful]: string[]): void {
     },
   };
   process.on("message", (order: Order) => orders[order]());
-  process.on("disconnect", () => process.exit(0));
+  // Who gives the orders was killed, and could not stop the server any more.
+  process.on("disconnect", () => {
+    process.kill(Number(pid), "SIGKILL");
+    process.exit(0);
+  });
   // Ctrl-C is for soak.ts, which says what follows from it.
   process.on("SIGINT", () => undefined);
 }

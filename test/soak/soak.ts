@@ -34,6 +34,7 @@ const CLOSE_MS = 5_000;
 /** How long the peers are back before the server is stopped under their load. */
 const BACK_MS = 1_500;
 const WIDTH = 72;
+const TOGETHER_MS = 200;
 
 const HELP = `Soaks an echo server: mixed peers for as long as is asked, every byte that comes back checked, its memory,
 descriptors and CPU time watched; then it is stopped under load.
@@ -132,7 +133,7 @@ class Peers {
     this.failure = promise;
     promise.catch(() => undefined);
     const program = join(import.meta.dir, "peers.ts");
-    const words = [served.port, seed, served.own].map(String);
+    const words = [served.port, seed, served.own, served.pid].map(String);
     this.#child = Bun.spawn([process.execPath, "run", program, ...words], {
       ...{ stdin: "ignore", stdout: "inherit", stderr: "inherit" },
       ipc: (message: Told) => {
@@ -268,12 +269,17 @@ async function run(served: Served, settings: Settings, seen: Seen, interrupt: Ab
   }
 }
 
-/** The first signal ends the window, the second the program. */
+/**
+ * The first signal ends the window, the second the program. `bun run soak` passes on what the terminal has sent to all:
+ * two that come together are one.
+ */
 function interruptible(): AbortSignal {
   const interrupt = new AbortController();
+  let first = 0;
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => {
-      if (interrupt.signal.aborted) process.exit(128 + constants.signals[signal]);
+      first ||= performance.now();
+      if (performance.now() - first > TOGETHER_MS) process.exit(128 + constants.signals[signal]);
       interrupt.abort();
     });
   }

@@ -179,7 +179,7 @@ export function graphs(samples: readonly Sample[], width: number): string {
     graph({ title: `${title}${slope}`, ...points, show, warm } satisfies Series, width, 4);
   const slopeOf = (points: Points, unit: number, name: string): string => {
     const found = fitted(points);
-    return found === undefined ? "" : `, ${inHours(found, unit)} ${name} an hour`;
+    return found === undefined ? "" : `, ${inHours(found, unit)}${name} an hour`;
   };
   const [rss, open, cost] = [
     pointsOf(samples, "rss"),
@@ -187,9 +187,9 @@ export function graphs(samples: readonly Sample[], width: number): string {
     cpuAMessage(samples),
   ];
   return [
-    drawn("RSS", rss, megabytes, slopeOf(rss, 1e6, "MB")),
+    drawn("RSS", rss, megabytes, slopeOf(rss, 1e6, " MB")),
     drawn("descriptors", open, String, slopeOf(open, 1, "")),
-    drawn("CPU a message", cost, micros, slopeOf(cost, 1e-6, "µs")),
+    drawn("CPU a message", cost, micros, slopeOf(cost, 1e-6, " µs")),
   ].join("\n");
 }
 
