@@ -274,8 +274,9 @@ async function main(args: string[]): Promise<number> {
   const servers = flags.servers.filter(installed);
   const result = blank(flags, servers, args);
   const interrupted = new AbortController();
-  process.once("SIGINT", () => interrupted.abort());
-  process.once("SIGTERM", () => interrupted.abort());
+  // Ctrl-C comes twice under `bun run bench`: to every process of the terminal, and passed on by that one.
+  process.on("SIGINT", () => interrupted.abort());
+  process.on("SIGTERM", () => interrupted.abort());
   await run(flags, result, servers, interrupted.signal);
   if (interrupted.signal.aborted) {
     result.notMeasured.push("what was left when it was interrupted");

@@ -290,6 +290,9 @@ function announce({ address, host, port }: EchoServer): void {
   say(`try it in another terminal: nc ${near} ${port}      Ctrl-C stops the server`);
 }
 
+/** A terminal's Ctrl-C comes twice under `bun run start`: to every process there, and passed on by that one. */
+const ONE_CTRL_C_MS = 200;
+
 /** The first signal stops gracefully, the second at once. */
 function stopOnSignals(server: EchoServer, drainTimeout: number): void {
   const end = (code: number): never => {
@@ -297,7 +300,11 @@ function stopOnSignals(server: EchoServer, drainTimeout: number): void {
     process.exit(code);
   };
   let stopping = false;
+  let interrupted = -Infinity;
   const onSignal = (signal: "SIGTERM" | "SIGINT"): void => {
+    const since = performance.now() - interrupted;
+    if (signal === "SIGINT") interrupted = performance.now();
+    if (stopping && signal === "SIGINT" && since < ONE_CTRL_C_MS) return;
     if (stopping) end(128 + constants.signals[signal]);
     stopping = true;
     const { open } = server.figures;

@@ -313,6 +313,20 @@ describe("SIGTERM and SIGINT", () => {
     for (const { socket } of [quiet, stuck]) socket.destroy();
   });
 
+  test("Ctrl-C that comes twice, as under `bun run start`, is one", async () => {
+    const program = await launch();
+    const client = await peer(program.port);
+    client.socket.write("before");
+    await until(() => client.count === 6, "the echo is there");
+    program.signal("SIGINT");
+    await until(() => program.stderr.includes("stopping"), "the stop has begun");
+    program.signal("SIGINT");
+    client.socket.write("after");
+    await until(() => client.count === 11, "it still serves");
+    client.socket.end();
+    expect((await program.finished).code).toBe(0);
+  });
+
   test("a second signal ends it at once, with the totals", async () => {
     const program = await launch();
     const stuck = await stalled(program.port);
