@@ -18,8 +18,11 @@ async function totals(program: Program): Promise<string> {
   program.signal("SIGTERM");
   const { code, stderr } = await program.finished;
   expect(code).toBe(0);
-  return stderr.trimEnd().split("\n").at(-1)!;
+  return last({ stderr });
 }
+
+/** The last line that it said. */
+const last = ({ stderr }: { stderr: string }): string => stderr.trimEnd().split("\n").at(-1)!;
 
 const some = <T>(count: number, one: (i: number) => Promise<T>): Promise<T[]> =>
   Promise.all(Array.from({ length: count }, (_, i) => one(i)));
@@ -201,6 +204,32 @@ describe.skipIf(!hasRaw)("a peer whose window is closed", () => {
         one.close();
       }),
     );
+    await after();
+  });
+
+  test("and whose FIN is there while bytes are held for it, gets them before ours", async () => {
+    // With the preset ring the server would have stopped reading, and would not see the FIN so early.
+    const program = await launch(["--ring", String(64 * MIB), "--stats", "0.1"]);
+    const after = await steady(program);
+    const bytes = pattern(6 * MIB, 5);
+    const peers = await some(4, () => connected(program.port, { receiveBuffer: 1 }));
+    await Promise.all(peers.map((one) => one.stall(bytes)));
+    for (const one of peers) {
+      expect(one.sent).toBe(bytes.length);
+      one.finish();
+    }
+    await serves(program.port);
+    await idle(program.pid);
+    // Ten echoes of a megabyte have warmed it up, and one was just now.
+    const all = ((11 * MIB + 4 * bytes.length) / 1e6).toFixed(1);
+    await until(() => /open 4 .* held [1-9]\d* bytes/.test(last(program)), "bytes are held");
+    expect(last(program)).toContain(`in ${all} MB`);
+    for (const one of peers) {
+      one.receiveBuffer(1 << 20);
+      expect((await one.rest()).equals(bytes)).toBe(true);
+      expect(one.ended).toBe("FIN");
+      one.close();
+    }
     await after();
   });
 

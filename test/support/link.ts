@@ -17,8 +17,8 @@ export interface Link {
   readonly make: <T>(call: () => T) => T;
   /** "up" or "down", at the client's end: what is sent is lost, and nobody is told. */
   set(state: "up" | "down"): void;
-  /** A rate with a small queue in both directions: what does not fit is lost, and sent again. */
-  shape(rate: string, burst: string, limit: string): void;
+  /** A rate with a small queue, in each direction: what does not fit is lost, and sent again. */
+  shape(rates: { server: string; client: string }, burst: string, limit: string): void;
   /** How many packets a shaped link has lost so far. */
   lost(): number;
   remove(): void;
@@ -59,7 +59,7 @@ export function makeLink(): Link {
   const ends = [
     { namespace: server, name: "server", address: "10.0.0.1/24" },
     { namespace: client, name: "client", address: "10.0.0.2/24" },
-  ];
+  ] as const;
   const ip = (namespace: number, words: string): string =>
     command([...enter(namespace), "ip", ...words.split(" ")]);
   const remove = (): void => {
@@ -80,9 +80,9 @@ export function makeLink(): Link {
     within: enter(server),
     make: (call) => inside(client, call),
     set: (state) => void ip(client, `link set client ${state}`),
-    shape(rate, burst, limit) {
+    shape(rates, burst, limit) {
       for (const { namespace, name } of ends) {
-        const words = `tc qdisc add dev ${name} root tbf rate ${rate} burst ${burst} limit ${limit}`;
+        const words = `tc qdisc add dev ${name} root tbf rate ${rates[name]} burst ${burst} limit ${limit}`;
         command([...enter(namespace), ...words.split(" ")]);
       }
     },
@@ -105,7 +105,7 @@ export const noLink = ((): string => {
   if (missing !== undefined) return `${missing} is not installed`;
   try {
     const link = makeLink();
-    link.shape("20mbit", "8kb", "16kb");
+    link.shape({ server: "20mbit", client: "20mbit" }, "8kb", "16kb");
     link.remove();
     return "";
   } catch (error) {
