@@ -18,7 +18,7 @@ import { flagsRefused, UsageError } from "./usage.ts";
 /** All ratios are to the plainest program on node:net. */
 const BASELINE = "node:net pipe, Bun";
 
-const FULL = { rounds: 5, seconds: 1, warmup: 0.7 };
+const FULL = { rounds: 6, seconds: 0.5, warmup: 0.5 };
 const QUICKLY = { rounds: 3, seconds: 0.4, warmup: 0.3 };
 
 const HELP = `Compares echo servers: what Ringback costs and gains against node:net, and against a bare Bun.listen handler.
