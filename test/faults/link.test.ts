@@ -45,7 +45,7 @@ describe.skipIf(noLink !== "")(`a link that loses packets${why}`, () => {
     const { link, program, come } = await across();
     const before = descriptors(program.pid);
     link.shape(RATES, "8kb", "16kb");
-    const all = [1, 2, 3, 4].map((seed) => pattern(2 << 20, seed));
+    const all = [1, 2, 3].map((seed) => pattern(2 << 20, seed));
     await Promise.all(
       all.map(async (bytes) => {
         const one = await come();

@@ -190,7 +190,7 @@ describe.skipIf(!hasRaw)("a peer whose window is closed", () => {
     const program = await launch();
     const after = await steady(program);
     const bytes = pattern(12 << 20, 5);
-    const peers = await some(6, () => connected(program.port, { receiveBuffer: 1 }));
+    const peers = await some(3, () => connected(program.port, { receiveBuffer: 1 }));
     await Promise.all(peers.map((one) => one.stall(bytes)));
     for (const one of peers) expect(one.sent).toBeLessThan(bytes.length);
     await serves(program.port);
