@@ -1,12 +1,17 @@
 /** Peers that die, reset, dawdle or stop reading. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { ConnectionResetError } from "../../src/socket.ts";
 import { idle, serves, steady } from "../support/faults.ts";
 import { pattern, peer, until } from "../support/peers.ts";
 import { descriptors, killAll, launch, ROOT, type Program } from "../support/program.ts";
+import { closeAll, failure, openDescriptors, server } from "../support/sockets.ts";
 import { connected, hasRaw, rawPeer, type RawPeer } from "../support/raw-peer.ts";
 
 setDefaultTimeout(30_000);
-afterEach(killAll);
+afterEach(() => {
+  killAll();
+  closeAll();
+});
 
 const MIB = 1 << 20;
 const BLOCK = pattern(65_536);
@@ -147,6 +152,49 @@ describe.skipIf(!hasRaw)("a reset", () => {
     await after();
   });
 });
+
+test.skipIf(!hasRaw)(
+  "a reset in the library's queue: accept gives the connection, recv tells it, the next is served",
+  async () => {
+    // The pipes of the programs before are closed a little later.
+    let [before, same] = [openDescriptors(), 0];
+    await until(() => {
+      const now = openDescriptors();
+      same = now === before ? same + 1 : 0;
+      before = now;
+      return same > 20;
+    }, "this process is at rest");
+    const { listener, address } = server(64);
+    for (let round = 0; round < 3; round++) {
+      const peers = await some(30, () => connected(address[1]));
+      // Every third says something before.
+      for (const [i, one] of peers.entries()) if (i % 3 === 0) one.send(Buffer.from("gone"));
+      const last = await connected(address[1]);
+      await until(() => openDescriptors() === before + 1 + 2 * 31, "the listener has them all in its queue");
+      for (const one of peers) one.reset();
+      await until(() => openDescriptors() === before + 1 + 2, "it knows that they have reset");
+      for (let i = 0; i < 30; i++) {
+        const [conn] = await listener.accept();
+        const readAll = async (): Promise<void> => {
+          // What came before the reset may be there or not.
+          for (let bytes = await conn.recv(10); bytes.length > 0; bytes = await conn.recv(10)) {
+            expect(bytes.toString()).toBe("gone");
+          }
+        };
+        expect(await failure(readAll)).toBeInstanceOf(ConnectionResetError);
+        conn.close();
+      }
+      const [conn] = await listener.accept();
+      last.send(BLOCK);
+      for (let got = 0; got < BLOCK.length;) got += (await conn.recv(BLOCK.length)).length;
+      await conn.sendall(BLOCK);
+      conn.close();
+      expect((await last.rest()).equals(BLOCK)).toBe(true);
+      last.close();
+      await until(() => openDescriptors() === before + 1, "the descriptors are back");
+    }
+  },
+);
 
 test.skipIf(!hasRaw)(
   "a thousand peers of one byte now and then: another's round trips stay short",
