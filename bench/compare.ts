@@ -173,7 +173,7 @@ function blank(flags: Flags, servers: readonly Server[], args: readonly string[]
     format: "ringback comparison 1",
     date: new Date().toISOString(),
     commit: commit(),
-    command: ["bun", "run", "bench", ...args.map(quoted)].join(" "),
+    command: ["bun", "run", "bench", ...withoutFiles(args).map(quoted)].join(" "),
     versions: { ringback: version, bun: Bun.version, node: said("node", "--version") },
     machine: {
       cpu: cpu?.model ?? "unknown",
@@ -190,6 +190,10 @@ function blank(flags: Flags, servers: readonly Server[], args: readonly string[]
     measurements: [],
   };
 }
+
+/** Where the result went is no matter of who does it again. */
+const withoutFiles = (args: readonly string[]): string[] =>
+  args.filter((word, i) => !/^--(json|html)(=|$)/.test(word) && !/^--(json|html)$/.test(args[i - 1] ?? ""));
 
 /** As somebody else would write it: the repository may lie elsewhere. */
 function ownPath(word: string): string {
