@@ -247,7 +247,7 @@ describe("peers that wait in vain", () => {
     try {
       return await promise;
     } finally {
-      crowd.close();
+      await crowd.close();
     }
   }
 
@@ -282,7 +282,7 @@ describe("peers that wait in vain", () => {
     expect(failures).toEqual([]);
     const received = peers.reduce((sum, peer) => sum + peer.received, 0);
     expect(received).toBeWithin(crowd.ledger.back, crowd.ledger.sent + 1);
-    crowd.close();
+    await crowd.close();
     stop();
   });
 });

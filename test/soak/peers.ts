@@ -246,9 +246,16 @@ export class Crowd implements Surroundings {
     this.stopping = performance.now();
   }
 
-  close(): void {
+  /** Everybody goes without a word, who was about to come as well. */
+  async close(): Promise<void> {
     clearInterval(this.#sweep);
-    for (const session of this.sessions) session.vanish();
+    const left = this.leave();
+    let gone = false;
+    void left.finally(() => (gone = true));
+    while (!gone) {
+      for (const session of this.sessions) session.vanish();
+      await Bun.sleep(5);
+    }
   }
 
   #lookForHangs(): void {

@@ -152,13 +152,13 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
 
   stopReading(): void {
     this.#reading = false;
-    this.socket!.pause();
+    this.socket?.pause();
   }
 
   read(): void {
     this.#reading = true;
     this.#moved = performance.now();
-    if (!this.over) this.socket!.resume();
+    if (!this.over) this.socket?.resume();
   }
 
   /** FIN behind all that is to be sent. What is owed comes still, and then the server's own FIN. */
@@ -177,7 +177,7 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
 
   reset(): void {
     this.#abandon();
-    this.socket!.terminate();
+    this.socket?.terminate();
   }
 
   /** The descriptor is closed with what it still holds: the kernel answers for a peer that is not there any more. */
