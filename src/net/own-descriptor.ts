@@ -97,7 +97,7 @@ export class OwnDescriptor {
         signal,
       );
       if (this.#kind.type === SOCK_DGRAM) return;
-      const left = timeout ? Math.max(1, timeout - (performance.now() - began)) : null;
+      const left = timeout ? Math.max(0, timeout - (performance.now() - began)) : null;
       const own = options?.tls && {
         ...(typeof address !== "string" && { serverName: address[0] }),
         ...options.tls,
