@@ -3,8 +3,9 @@
  * Peers that stay: `bun run bench/peers.ts --port P --idle N`, or `--stalled N`. It prints "ready" when all of them
  * are there, and goes when its stdin ends. It changes when there is another kind of peer that stays.
  */
-import { dlopen, ptr } from "bun:ffi";
 import { parseArgs } from "node:util";
+import { SO_RCVBUF, SO_SNDBUF, SOL_SOCKET } from "../src/net/constants.ts";
+import { setOption } from "../src/net/descriptor.ts";
 
 const HELP = `Holds connections to an echo server, for looking at what they cost it.
 
@@ -45,25 +46,14 @@ function read() {
   }
 }
 
-/** SOL_SOCKET, SO_SNDBUF and SO_RCVBUF of Linux (socket(7)). */
-const [LEVEL, SNDBUF, RCVBUF] = [1, 7, 8];
-
 /**
- * Bounds what the kernel keeps for a stalled peer, where it is to be had: megabytes each otherwise, which take seconds
- * to fill and say nothing about the server.
+ * Bounds what the kernel keeps for a stalled peer: megabytes each otherwise, which take seconds to fill and say nothing
+ * about the server.
  */
-function openNarrow(): (fd: number) => void {
-  if (process.platform !== "linux") return () => undefined;
-  const { symbols } = dlopen("libc.so.6", {
-    setsockopt: { args: ["i32", "i32", "i32", "ptr", "i32"], returns: "i32" },
-  });
-  const size = new Int32Array([PIECE.length]);
-  return (fd) => {
-    for (const option of [SNDBUF, RCVBUF]) symbols.setsockopt(fd, LEVEL, option, ptr(size), 4);
-  };
+function narrow({ fd }: Bun.Socket & { readonly fd?: number }): void {
+  for (const option of [SO_SNDBUF, SO_RCVBUF]) setOption(fd!, SOL_SOCKET, option, PIECE.length);
 }
 
-const narrow = openNarrow();
 const sockets: Bun.Socket[] = [];
 let movedAt = performance.now();
 
@@ -84,7 +74,7 @@ async function connect(port: number, stalled: boolean): Promise<void> {
     port,
     socket: {
       open: (it) => {
-        if (stalled) narrow((it as unknown as { readonly fd: number }).fd);
+        if (stalled) narrow(it);
         it.write("!");
       },
       data: (it) => {

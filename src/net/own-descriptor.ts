@@ -5,7 +5,7 @@
  */
 import { addressText, type AnyAddress, type AnyAddressLike } from "./address.ts";
 import { literalAddress, type ConnectOptions } from "./arguments.ts";
-import { SOCK_DGRAM, type AddressFamily } from "./constants.ts";
+import { AF_UNIX, SOCK_DGRAM, type AddressFamily } from "./constants.ts";
 import {
   bindDescriptor,
   closeDescriptor,
@@ -121,8 +121,8 @@ export class OwnDescriptor {
       try {
         return connectDescriptor(this.fd, this.#kind.family, to);
       } catch (error) {
-        const waits = (error as OSError).code === "EAGAIN" && deadline > 0;
-        if (!waits) throw error;
+        const full = this.#kind.family === AF_UNIX && (error as OSError).code === "EAGAIN";
+        if (!full || deadline === 0) throw error;
       }
       const left = deadline - performance.now();
       await within(
