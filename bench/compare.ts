@@ -8,7 +8,7 @@ import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { cases as allCases, QUICK, type Case } from "./comparison/cases.ts";
-import { coresToPin, measure } from "./comparison/measure.ts";
+import { coresToPin, measure, type Kept, type Timing } from "./comparison/measure.ts";
 import { page } from "./comparison/page.ts";
 import { casesNamed, type Measurement, type Result } from "./comparison/result.ts";
 import { table } from "./comparison/table.ts";
@@ -20,12 +20,12 @@ const BASELINE = "node:net pipe, Bun";
 
 /**
  * The compilers need their time: behind 0.3 s of warm-up instead of 0.7, node:net on Bun seemed to need 25 µs a message
- * and not 15 (50 x 64 B).
+ * and not 15 (50 x 64 B). Of eleven rounds the interval leaves out two on each side.
  */
-const FULL = { rounds: 6, seconds: 0.3, warmup: 0.8 };
+const FULL = { rounds: 11, seconds: 0.3, warmup: { first: 0.8, next: 0.3 } };
 /** Memory moves little and takes long. */
 const MEMORY_ROUNDS = 5;
-const QUICKLY = { rounds: 3, seconds: 0.3, warmup: 0.6 };
+const QUICKLY = { rounds: 3, seconds: 0.3, warmup: { first: 0.6, next: 0.4 } };
 
 const HELP = `Compares echo servers: what Ringback costs and gains against node:net, and against a bare Bun.listen handler.
 
@@ -44,8 +44,9 @@ Usage: bun run bench [options]
 Cases: ${allCases.map((one) => one.name).join(", ")}
 Servers: ${allServers.map((one) => one.name).join("; ")}
 
-Each measurement is a fresh process of the server and one of the load generator, on a core of their own where
-taskset(1) is there. Servers take turns, in rounds (A B C, then C B A). The full comparison takes under 10 minutes.
+Servers take turns, in rounds (A B C, then C B A), each on a core of its own where taskset(1) is there, the load
+generator on another. A server is a fresh process in each round, and another for each figure of its memory. The full
+comparison takes under 10 minutes.
 
 Try it:
   bun run bench --quick
@@ -60,7 +61,7 @@ interface Flags {
   servers: Server[];
   rounds: number;
   seconds: number;
-  warmup: number;
+  warmup: Timing["warmup"];
   json: string | undefined;
   html: string | undefined;
 }
@@ -134,7 +135,7 @@ export function readFlags(args: string[]): Flags | undefined {
       ? casesNamed(QUICK)
       : allCases;
   // The smallest of all comparisons is to see that it works.
-  const warmup = seconds < preset.seconds ? seconds : preset.warmup;
+  const warmup = seconds < preset.seconds ? { first: seconds, next: seconds } : preset.warmup;
   const { json, html } = values;
   checkWritable("--json", json);
   checkWritable("--html", html);
@@ -262,12 +263,14 @@ async function run(
   const cores = result.machine.pinned;
   const progress = new Progress(all.length);
   const began = performance.now();
+  const kept: Kept = new Map();
   for (const [done, turn] of all.entries()) {
     if (signal.aborted) break;
     progress.show(done, turn, flags.rounds);
     const { round, one, server } = turn;
+    if (round !== all[done - 1]?.round) await stopAll(kept);
     const at = Math.round(performance.now() - began) / 1000;
-    const measured = await measure(server, one, flags, cores, signal);
+    const measured = await measure(server, one, flags, cores, kept, signal);
     if (signal.aborted) break;
     const measurement: Measurement = { round, server: server.name, case: one.name, at, ...measured };
     result.measurements.push(measurement);
@@ -275,7 +278,13 @@ async function run(
     progress.clear();
     process.stderr.write(`bench: ${server.name}, ${one.name}, round ${round}: ${measurement.error}\n`);
   }
+  await stopAll(kept);
   progress.clear();
+}
+
+async function stopAll(kept: Kept): Promise<void> {
+  await Promise.all([...kept.values()].map((running) => running.stop()));
+  kept.clear();
 }
 
 async function main(args: string[]): Promise<number> {

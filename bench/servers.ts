@@ -21,6 +21,10 @@ export interface Running {
   readonly port: number;
   /** Milliseconds from the start of its program to the first byte that came back. */
   readonly firstEchoMs: number;
+  /** SIGSTOP: it keeps its connections and its memory, and no core. */
+  pause(): void;
+  /** SIGCONT. */
+  resume(): void;
   /** SIGTERM, and SIGKILL when it is still there 2 seconds later. */
   stop(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -164,7 +168,13 @@ ${last}`,
   }
   const firstEchoMs = performance.now() - began;
   const stop = (): Promise<void> => stopChild(child);
-  return { name: server.name, pid: child.pid, port, firstEchoMs, stop, [Symbol.asyncDispose]: stop };
+  return {
+    ...{ name: server.name, pid: child.pid, port, firstEchoMs },
+    pause: () => child.kill("SIGSTOP"),
+    resume: () => child.kill("SIGCONT"),
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
 }
 
 function spawn(name: string, command: string[]): Child {
@@ -196,6 +206,8 @@ function exitOf({ exitCode, signalCode }: Child): string | undefined {
 
 async function stopChild(child: Child): Promise<void> {
   child.kill("SIGTERM");
+  // A paused one takes no notice before it goes on.
+  child.kill("SIGCONT");
   const kill = setTimeout(() => child.kill("SIGKILL"), 2_000);
   await child.exited;
   clearTimeout(kill);

@@ -64,7 +64,7 @@ function resultOf(ours: readonly number[], theirs: readonly number[], limited = 
     command: "bun run bench",
     versions: { ringback: "0", bun: "0", node: null },
     machine: { cpu: "a <cpu> & more", cores: 2, memoryBytes: 1e9, kernel: "k", pinned: null },
-    settings: { rounds: ours.length, seconds: 1, warmup: 1 },
+    settings: { rounds: ours.length, seconds: 1, warmup: { first: 1, next: 1 } },
     baseline: BASELINE,
     servers: ["ringback", BASELINE].map((name) => ({ name, about: `${name}.`, command: ["x", "{port}"] })),
     cases: [one],
@@ -197,6 +197,13 @@ describe("the whole comparison at its smallest", () => {
       ["ringback", BASELINE].map((server) => `${one.name}, ${server}`),
     );
     expect(result.measurements.map((one) => `${one.case}, ${one.server}`).sort()).toEqual(expected.sort());
+    // One start for all loads of the round, and one for each figure of the memory.
+    const startedFor = result.measurements.filter((one) => one.firstEchoMs !== undefined);
+    expect(startedFor.map((one) => `${one.case}, ${one.server}`)).toEqual(
+      ["1 x 64 B", "idle", "stalled"].flatMap((one) =>
+        ["ringback", BASELINE].map((server) => `${one}, ${server}`),
+      ),
+    );
     for (const cell of cellsOf(result)) expect(cell.median).toBeGreaterThan(0);
     for (const metric of metrics) expect(cellsOf(result).some((cell) => cell.metric === metric)).toBe(true);
   });
@@ -209,7 +216,7 @@ describe("the whole comparison at its smallest", () => {
       kernel: expect.any(String),
     });
     expect(result.command).toBe("bun run bench --rounds 1 --seconds 0.25 --server ringback");
-    expect(result.settings).toEqual({ rounds: 1, seconds: 0.25, warmup: 0.25 });
+    expect(result.settings).toEqual({ rounds: 1, seconds: 0.25, warmup: { first: 0.25, next: 0.25 } });
     for (const { command } of result.servers) expect(command.join(" ")).not.toContain(process.cwd());
   });
 
@@ -257,7 +264,7 @@ test("names are text in the page and the charts, whatever they are", () => {
   expectWellFormed(summaryChart(result));
 });
 
-test("a server that alters a byte is told, is missing in the table, and makes the exit code 1", async () => {
+test("a server that alters a byte is told, is missing in the table, is started anew, and makes the exit code 1", async () => {
   const file = join(directory, "wrong.ts");
   await Bun.write(
     file,
@@ -271,15 +278,18 @@ test("a server that alters a byte is told, is missing in the table, and makes th
   const given = `wrong='${process.execPath}' '${file}' {port}`;
   const { stdout, stderr, code } = await bench(
     COMPARE,
-    ...["--case", "50 x 64 B", "--rounds", "1", "--seconds", "0.05", "--json", json],
+    ...["--case", "1 x 64 B", "--case", "50 x 64 B"],
+    ...["--rounds", "1", "--seconds", "0.05", "--json", json],
     ...["--server", "ringback", "--server", given],
   );
   expect(code).toBe(1);
   expect(stderr).toContain("bench: wrong, 50 x 64 B, round 1: ");
-  expect(stderr).toContain("wrong byte at offset");
+  // The second time by a process that was there for it alone.
+  expect(stderr.match(/wrong byte at offset/g)!.length).toBe(2);
   expect(stdout).toMatch(/^ {2}wrong +no measurement$/m);
   const { measurements } = parseResult(await Bun.file(json).text(), json);
-  expect(measurements.filter((one) => one.error !== undefined).map((one) => one.server)).toEqual(["wrong"]);
+  const failed = measurements.filter((one) => one.error !== undefined);
+  expect(failed.map((one) => `${one.case}, ${one.server}`)).toEqual(["1 x 64 B, wrong", "50 x 64 B, wrong"]);
 });
 
 describe("wrong words are refused before anything is measured", () => {

@@ -119,6 +119,21 @@ describe("start", () => {
     await server.stop();
   });
 
+  test("a paused one does not answer until it is resumed, and can be stopped", async () => {
+    const server = await launch(written(ECHO));
+    server.pause();
+    const answered = exchange(server.port, Buffer.from("here"));
+    const first = await Promise.race([answered, Bun.sleep(100).then(() => "nothing")]);
+    expect(first).toBe("nothing");
+    server.resume();
+    expect((await answered).toString()).toBe("here");
+    server.pause();
+    const began = performance.now();
+    await server.stop();
+    expect(performance.now() - began).toBeLessThan(1_500);
+    expect(isGone(server.pid)).toBe(true);
+  });
+
   test("await using stops it, too", async () => {
     let pid: number;
     {

@@ -80,7 +80,7 @@ export const resultForm: Form = object({
     ...{ cpu: text, cores: number, memoryBytes: number, kernel: text },
     pinned: orNull(object({ server: number, load: number })),
   }),
-  settings: object({ rounds: number, seconds: number, warmup: number }),
+  settings: object({ rounds: number, seconds: number, warmup: object({ first: number, next: number }) }),
   baseline: text,
   servers: list(object({ name: text, about: text, command: list(text) })),
   cases: list(
@@ -93,7 +93,7 @@ export const resultForm: Form = object({
   notMeasured: list(text),
   measurements: list(
     object({
-      ...{ round: number, server: text, case: text, firstEchoMs: number, error: orAbsent(text) },
+      ...{ round: number, server: text, case: text, firstEchoMs: orAbsent(number), error: orAbsent(text) },
       load: orAbsent(load),
       memory: orAbsent(object({ connections: count, emptyBytes: number, fullBytes: number })),
     }),

@@ -1,11 +1,11 @@
 /**
- * One measurement: a server, freshly started, and one case. It changes when the way to measure one does.
+ * One measurement: a server and one case. It changes when the way to measure one does.
  */
 import { join } from "node:path";
 import type { LoadResult } from "../load/result.ts";
 import { start, type Running, type Server } from "../servers.ts";
 import { residentBytes } from "../system.ts";
-import type { LoadCase, MemoryCase, Case } from "./cases.ts";
+import type { Case, LoadCase, MemoryCase, StartCase } from "./cases.ts";
 import type { Measurement } from "./result.ts";
 
 export interface Cores {
@@ -13,10 +13,16 @@ export interface Cores {
   load: number;
 }
 
+/** In seconds. */
 export interface Timing {
+  /** The window. */
   seconds: number;
-  warmup: number;
+  /** Before it: of a server's first load, and of each further one in the same round. */
+  warmup: { first: number; next: number };
 }
+
+/** The servers that have had a load in this round, paused. */
+export type Kept = Map<string, Running>;
 
 /** How much longer than its own time a program may take before it is given up. */
 const PATIENCE_MS = 30_000;
@@ -48,11 +54,11 @@ async function output(command: string[], ms: number, signal: AbortSignal): Promi
 async function load(
   server: Running,
   one: LoadCase,
-  timing: Timing,
+  seconds: number,
+  warmup: number,
   core: number | undefined,
   signal: AbortSignal,
 ) {
-  const { seconds, warmup } = timing;
   const flags: Record<string, number> = {
     port: server.port,
     pid: server.pid,
@@ -90,31 +96,78 @@ async function memory(server: Running, one: MemoryCase, core: number | undefined
   }
 }
 
+type Figures = Pick<Measurement, "firstEchoMs" | "load" | "memory">;
+
+const started = (server: Server, cores: Cores | null): Promise<Running> =>
+  start({ ...server, command: pinnedTo(cores?.server, server.command) });
+
+/** A server that was started for a figure of its memory, or of its start alone: what else it did would show. */
+async function fresh(
+  server: Server,
+  one: MemoryCase | StartCase,
+  cores: Cores | null,
+  signal: AbortSignal,
+): Promise<Figures> {
+  await using running = await started(server, cores);
+  const { firstEchoMs } = running;
+  return one.kind === "start"
+    ? { firstEchoMs }
+    : { firstEchoMs, memory: await memory(running, one, cores?.load, signal) };
+}
+
 /**
- * Starts a server, measures it once and stops it. What goes wrong is in the measurement, as its error: the other
- * servers can still be compared.
+ * A server goes through all loads of a round, which leaves time for more rounds; the servers take turns at each load, so
+ * that two that are compared are measured within seconds. Who waits is paused: a collector at its work would be seen in
+ * the others' figures.
+ */
+async function loaded(
+  server: Server,
+  one: LoadCase,
+  { seconds, warmup }: Timing,
+  cores: Cores | null,
+  kept: Kept,
+  signal: AbortSignal,
+): Promise<Figures> {
+  const before = kept.get(server.name);
+  before?.resume();
+  const running = before ?? (await started(server, cores));
+  const again = before !== undefined;
+  try {
+    const given = again ? warmup.next : warmup.first;
+    const figures: Figures = { load: await load(running, one, seconds, given, cores?.load, signal) };
+    running.pause();
+    kept.set(server.name, running);
+    return again ? figures : { firstEchoMs: running.firstEchoMs, ...figures };
+  } catch (error) {
+    // It may be gone, or owe something still: the next load is for a new one.
+    kept.delete(server.name);
+    await running.stop();
+    throw error;
+  }
+}
+
+/**
+ * Measures a server once, and starts it where none is kept. What goes wrong is in the measurement, as its error: the
+ * other servers can still be compared.
  */
 export async function measure(
   server: Server,
   one: Case,
   timing: Timing,
   cores: Cores | null,
+  kept: Kept,
   signal: AbortSignal,
-): Promise<Pick<Measurement, "firstEchoMs" | "load" | "memory" | "error">> {
-  let firstEchoMs = 0;
+): Promise<Figures & Pick<Measurement, "error">> {
   try {
-    await using running = await start({ ...server, command: pinnedTo(cores?.server, server.command) });
-    firstEchoMs = running.firstEchoMs;
     switch (one.kind) {
-      case "start":
-        return { firstEchoMs };
       case "idle":
       case "stalled":
-        return { firstEchoMs, memory: await memory(running, one, cores?.load, signal) };
+      case "start":
+        return await fresh(server, one, cores, signal);
       default:
-        return { firstEchoMs, load: await load(running, one, timing, cores?.load, signal) };
+        return await loaded(server, one, timing, cores, kept, signal);
     }
   } catch (error) {
-    return { firstEchoMs, error: (error as Error).message };
+    return { error: (error as Error).message };
   }
 }

@@ -174,7 +174,7 @@ function method({ settings, machine, servers, baseline }: Result): string[] {
   const { rounds, seconds, warmup } = settings;
   const { pinned } = machine;
   return [
-    `${servers.length} servers took turns in ${rounds} rounds, in order and in reverse, each time as a fresh process with a fresh load generator (memory in the first five rounds): ${warmup} s of warm-up that is not counted, then ${seconds} s.`,
+    `${servers.length} servers took turns in ${rounds} rounds, in order and in reverse, each as a fresh process in each round, paused while others were measured, with a fresh load generator every time: ${warmup.first} s of warm-up that is not counted (${warmup.next} s when it was warm already), then ${seconds} s. Memory was measured in the first five rounds, each time of a process that had done nothing else.`,
     pinned === null
       ? "Nothing was pinned to a core: the kernel decided what shared one."
       : `The server ran on core ${pinned.server} with all its threads, the load generator on core ${pinned.load}; everything else on the machine shared both.`,

@@ -13,8 +13,8 @@ export interface Measurement {
   case: string;
   /** Seconds since the comparison began. */
   at: number;
-  /** Milliseconds from the start of the server's process to its first echoed byte. */
-  firstEchoMs: number;
+  /** Milliseconds from the start of the server's process to its first echoed byte, when it was started for this. */
+  firstEchoMs?: number;
   /** Of the load generator, whole. */
   load?: LoadResult;
   memory?: { connections: number; emptyBytes: number; fullBytes: number };
@@ -39,7 +39,7 @@ export interface Result {
     /** Which core runs what; null where they are not pinned. */
     pinned: { server: number; load: number } | null;
   };
-  settings: { rounds: number; seconds: number; warmup: number };
+  settings: { rounds: number; seconds: number; warmup: { first: number; next: number } };
   /** All ratios are to this server. */
   baseline: string;
   servers: { name: string; about: string; command: string[] }[];

@@ -110,11 +110,7 @@ export const hasProc = process.platform === "linux";
 
 export const descriptors = (pid: number): number => readdirSync(`/proc/${pid}/fd`).length;
 
-/** Resident memory, in bytes. */
-export function resident(pid: number): number {
-  const [, kib] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
-  return Number(kib) * 1024;
-}
+export { residentBytes as resident } from "../../bench/system.ts";
 
 /** CPU time of all threads so far, in seconds. */
 export function cpuSeconds(pid: number): number {
