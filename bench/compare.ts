@@ -10,7 +10,7 @@ import { parseArgs } from "node:util";
 import { cases as allCases, QUICK, type Case } from "./comparison/cases.ts";
 import { coresToPin, measure, type Kept, type Timing } from "./comparison/measure.ts";
 import { page } from "./comparison/page.ts";
-import { casesNamed, type Measurement, type Result } from "./comparison/result.ts";
+import { casesNamed, LEAST_ROUNDS, type Measurement, type Result } from "./comparison/result.ts";
 import { table } from "./comparison/table.ts";
 import { installed, parseServer, servers as allServers, type Server } from "./servers.ts";
 import { flagsRefused, UsageError } from "./usage.ts";
@@ -20,11 +20,11 @@ const BASELINE = "node:net pipe, Bun";
 
 /**
  * The compilers need their time: behind 0.3 s of warm-up instead of 0.7, node:net on Bun seemed to need 25 µs a message
- * and not 15 (50 x 64 B). Of eleven rounds the interval leaves out two on each side.
+ * and not 15 (50 x 64 B). Of eleven rounds the interval leaves out one on each side.
  */
 const FULL = { rounds: 11, seconds: 0.3, warmup: { first: 0.8, next: 0.3 } };
-/** Memory moves little and takes long. */
-const MEMORY_ROUNDS = 5;
+/** Memory moves little and takes long: no more than a verdict needs. */
+const MEMORY_ROUNDS = LEAST_ROUNDS;
 const QUICKLY = { rounds: 3, seconds: 0.3, warmup: { first: 0.6, next: 0.4 } };
 
 const HELP = `Compares echo servers: what Ringback costs and gains against node:net, and against a bare Bun.listen handler.
@@ -35,7 +35,7 @@ Usage: bun run bench [options]
   --case <name>            this case only; can be given several times
   --server <name=command>  one more server, "{port}" in its command; can be given several times
   --server <name>          of the servers below only this one, beside ${BASELINE}; likewise
-  --rounds <number>        1 to 99 (default ${FULL.rounds}; a verdict needs 5)
+  --rounds <number>        1 to 99 (default ${FULL.rounds}; a verdict needs ${LEAST_ROUNDS})
   --seconds <time>         each window, 0.05 to 600 (default ${FULL.seconds})
   --json <file>            everything that was measured, raw
   --html <file>            the report as one page with its charts
@@ -199,8 +199,8 @@ const withoutFiles = (args: readonly string[]): string[] =>
 /** As somebody else would write it: the repository may lie elsewhere. */
 function ownPath(word: string): string {
   if (word === process.execPath) return "bun";
-  const root = join(import.meta.dir, "..");
-  return word.startsWith(root) ? word.slice(root.length + 1) : word;
+  const root = join(import.meta.dir, "../");
+  return word.startsWith(root) ? word.slice(root.length) : word;
 }
 
 interface Turn {

@@ -114,32 +114,43 @@ export function descriptorLimit(): number {
   return Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? Infinity);
 }
 
+/** CPU time. What the main thread does is known on Linux, otherwise null. */
+export interface CpuUsage {
+  /** Of all threads. */
+  cpuSeconds: number;
+  /** Of the main thread alone. */
+  mainSeconds: number | null;
+  /** How long the main thread could have run and had no core. */
+  waitSeconds: number | null;
+}
+
 /** What this process uses between begin() and end(). */
-export class OwnUsage {
-  /** Of all its threads. */
+export class OwnUsage implements CpuUsage {
   cpuSeconds = 0;
-  /** How long its main thread could have run and had no core; known on Linux. */
+  mainSeconds: number | null = null;
   waitSeconds: number | null = null;
   #cpuBefore = process.cpuUsage();
-  #waitBefore = waitedForCore();
+  #mainBefore = ownThread();
 
   begin(): void {
     this.#cpuBefore = process.cpuUsage();
-    this.#waitBefore = waitedForCore();
+    this.#mainBefore = ownThread();
   }
 
   end(): void {
     const { user, system } = process.cpuUsage(this.#cpuBefore);
-    const waited = waitedForCore();
+    const main = ownThread();
     this.cpuSeconds = (user + system) / 1e6;
-    if (waited !== null) this.waitSeconds = waited - this.#waitBefore!;
+    if (main === null) return;
+    this.mainSeconds = main.ran - this.#mainBefore!.ran;
+    this.waitSeconds = main.waited - this.#mainBefore!.waited;
   }
 }
 
-function waitedForCore(): number | null {
+function ownThread(): ThreadTimes | null {
   if (!linux) return null;
   try {
-    return schedstat("/proc/self/schedstat").waited;
+    return schedstat("/proc/self/schedstat");
   } catch {
     // A kernel without schedstat.
     return null;
@@ -158,12 +169,9 @@ type CpuTimes = Map<number, ThreadTimes>;
 /** Where the CPU time is from: threads' schedstat (nanoseconds), stat (10 ms), or ps. */
 export type CpuSource = "schedstat" | "stat" | "ps";
 
-export interface Usage {
+export interface Usage extends CpuUsage {
   pid: number;
   source: CpuSource;
-  cpuSeconds: number;
-  /** How long the main thread could have run and had no core; null where that is not known. */
-  waitSeconds: number | null;
   /** Resident memory, in bytes. */
   rssEnd: number;
   /** The largest that was seen, at the beginning, every 100 ms (only on Linux) and at the end. */
@@ -206,13 +214,14 @@ export class WatchedProcess {
     // Thread by thread: of one that has ended meanwhile, what it used before must not be taken off the others.
     for (const [thread, { ran }] of after) cpuSeconds += ran - (this.#before.get(thread)?.ran ?? 0);
     const [main, mainBefore] = [after.get(this.#pid), this.#before.get(this.#pid)];
-    const waitSeconds = main && mainBefore ? main.waited - mainBefore.waited : null;
+    const known = main && mainBefore;
+    const mainSeconds = known ? main.ran - mainBefore.ran : null;
+    const waitSeconds = known ? main.waited - mainBefore.waited : null;
     const rssEnd = this.#rss();
     this.usage = {
       pid: this.#pid,
       source: this.#source,
-      cpuSeconds,
-      waitSeconds,
+      ...{ cpuSeconds, mainSeconds, waitSeconds },
       rssEnd,
       rssPeak: this.#peak,
     };

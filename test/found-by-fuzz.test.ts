@@ -87,6 +87,7 @@ describe("found by fuzzing", () => {
       messagesPerSecond: 0,
       latency: { p50: 0, p99: 0 },
       generator: shares,
+      schedule: null,
       server: { cpuMicrosPerMessage: 0 },
     };
     const measured = { round: 1, server: "x", case: one!.name, at: 0, firstEchoMs: 1, load };

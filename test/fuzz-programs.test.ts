@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { readFlags as readComparison } from "../bench/compare.ts";
 import { cases } from "../bench/comparison/cases.ts";
 import { page, summaryChart } from "../bench/comparison/page.ts";
-import { parseResult } from "../bench/comparison/result.ts";
+import { parseResult, type Result } from "../bench/comparison/result.ts";
 import { table } from "../bench/comparison/table.ts";
 import { Histogram } from "../bench/histogram.ts";
 import { readCommand as readLoad } from "../bench/load.ts";
@@ -175,7 +175,7 @@ describe("a damaged result of a comparison", () => {
   for (const ns of [1e4, 2e4, 9e6]) histogram.record(ns);
   const load = {
     ...{ messagesPerSecond: 9e4, latency: { p50: 11, p99: 25, p999: 80 }, histogram: histogram.toJSON() },
-    ...{ generator: { limited: false }, server: { cpuMicrosPerMessage: 7.5, rssPeak: 5e7 } },
+    ...{ generator: { limited: false }, schedule: null, server: { cpuMicrosPerMessage: 7.5, rssPeak: 5e7 } },
   };
   const memory = { connections: 100, emptyBytes: 3e7, fullBytes: 4e7 };
   const servers = ["ringback", "node:net pipe, Bun"];
@@ -193,7 +193,7 @@ describe("a damaged result of a comparison", () => {
       cases,
     },
     machine: { cpu: "c", cores: 2, memoryBytes: 1e9, kernel: "k", pinned: { server: 0, load: 1 } },
-    settings: { rounds: 1, seconds: 1, warmup: 1 },
+    settings: { rounds: 1, seconds: 1, warmup: { first: 1, next: 1 } },
     servers: servers.map((name) => ({ name, about: "One.", command: ["x", "{port}"] })),
     measurements: cases.flatMap((one, i) =>
       servers.map((server) => ({
@@ -235,6 +235,10 @@ describe("a damaged result of a comparison", () => {
       ]);
     return damaged;
   }
+
+  test("is taken undamaged", () => {
+    expect(parseResult(JSON.stringify(whole), "r.json")).toEqual(whole as unknown as Result);
+  });
 
   test("is refused with its name and its place, or can be shown", () =>
     fuzz(

@@ -118,9 +118,10 @@ describe("the command line", () => {
 
 describe("whose limit it was", () => {
   /** A result of such shares of a core, and such p99s of latency and lateness in microseconds. */
-  function judged(own: number, server?: number, open?: [latency: number, lateness: number]) {
+  function judged(own: number, server?: number, open?: [latency: number, lateness: number], main?: number[]) {
     const usage = new OwnUsage();
     usage.cpuSeconds = own;
+    [usage.mainSeconds, usage.waitSeconds] = [main?.[0] ?? null, main?.[1] ?? null];
     const [latency, lateness] = [new Histogram(), new Histogram()];
     latency.record((open?.[0] ?? 50) * 1000);
     lateness.record((open?.[1] ?? 0) * 1000);
@@ -130,7 +131,8 @@ describe("whose limit it was", () => {
     };
     const schedule = open && { pacing: "timer" as const, due: 1, backlog: 0, unsent: 0, lateness };
     const measured = { seconds: 1, messages: 1, latency, schedule, interrupted: false };
-    const watched = { pid: 1, source: "stat" as const, waitSeconds: null, rssEnd: 0, rssPeak: 0 };
+    const unknown = { mainSeconds: null, waitSeconds: null };
+    const watched = { pid: 1, source: "stat" as const, ...unknown, rssEnd: 0, rssPeak: 0 };
     return resultOf(
       settings,
       measured,
@@ -147,6 +149,14 @@ describe("whose limit it was", () => {
       "the generator used 95% of a core, and the server used 50% of a core",
     );
     expect(judged(0.95).reason).toContain("only known with --pid");
+  });
+
+  test("where it is known, by what its main thread did and waited for, and not by its other threads", () => {
+    // Compilers on the same core: the main thread waits for what is in the CPU time already.
+    expect(judged(0.85, 0.2, undefined, [0.6, 0.2]).limited).toBe(false);
+    expect(judged(0.5, 0.2, undefined, [0.45, 0.5]).reason).toBe(
+      "the generator used 50% of a core, its main thread running or waiting for one for 95%, and the server used 20% of a core",
+    );
   });
 
   test("in the open loop, the generator's when it is busy or mostly late", () => {

@@ -67,6 +67,7 @@ const load = object({
   latency: object({ p50: number, p99: number, p999: number }),
   histogram,
   generator: object({ limited: truth }),
+  schedule: orNull(object({ late: list(text) })),
   server: orNull(object({ cpuMicrosPerMessage: orNull(number), rssPeak: number })),
 });
 

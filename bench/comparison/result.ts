@@ -65,14 +65,17 @@ export interface Cell {
   median: number;
   /** Quartiles of the rounds. */
   spread: [low: number, high: number];
-  /** Whether the generator was the limit in most rounds: the server could do more, and it is not said how much. */
+  /** Whether the generator was the limit of it in most rounds: the server could do better, and it is not said how much. */
   limited: boolean;
   /** To the baseline, round by round; null for the baseline itself, or when the interval cannot be told. */
   ratio: Interval | null;
   verdict: Verdict;
 }
 
-const CONFIDENCE = 0.93;
+/** A comparison has a hundred verdicts and more: at 95% each, chance alone would have given some of them. */
+const CONFIDENCE = 0.98;
+/** How many rounds an interval needs, and with it a verdict. */
+export const LEAST_ROUNDS = 7;
 
 const ascending = (values: readonly number[]): number[] => [...values].sort((a, b) => a - b);
 
@@ -88,10 +91,10 @@ export const median = (values: readonly number[]): number => quantile(values, 0.
 
 /**
  * The median with an interval that needs no assumption on how the values are spread: from the k-th smallest to the
- * k-th largest, with the largest k for which the true median is inside in at least 93 of 100 cases. Each value lies
- * below the true median as a coin falls, so that the chance is the binomial distribution's. Five values are the
- * fewest for which there is a k: 1, and 93.75%.
- * @returns null for fewer than five
+ * k-th largest, with the largest k for which the true median is inside in at least 98 of 100 cases. Each value lies
+ * below the true median as a coin falls, so that the chance is the binomial distribution's. Seven values are the
+ * fewest for which there is a k: 1, and 98.4%; eleven have a k of 2, and 98.8%.
+ * @returns null for fewer than seven
  */
 export function interval(values: readonly number[]): Interval | null {
   const n = values.length;
@@ -149,13 +152,19 @@ function verdictOf({ better }: Metric, ratio: Interval | null): Verdict {
   return ratio.high < 1 === (better === "lower") ? "better" : "worse";
 }
 
+/** Whether a figure is the generator's and not the server's. */
+function isGenerators({ schedule, generator }: LoadResult, { name, limited }: Metric): boolean {
+  if (limited === undefined) return false;
+  return schedule === null ? generator.limited : schedule.late.some((one) => one === name);
+}
+
 function cellOf(result: Result, server: string, one: Case, metric: Metric): Cell | undefined {
   const rounds = byRound(result, server, one, metric);
   const values = [...rounds.values()];
   if (values.length === 0) return undefined;
   const isLimited = (name: string): boolean => {
     const loads = result.measurements.filter((m) => m.server === name && m.case === one.name && m.load);
-    return loads.filter((m) => m.load!.generator.limited).length * 2 > loads.length;
+    return loads.filter((m) => isGenerators(m.load!, metric)).length * 2 > loads.length;
   };
   const limited = isLimited(server);
   const base = server === result.baseline ? undefined : byRound(result, result.baseline, one, metric);
@@ -165,7 +174,7 @@ function cellOf(result: Result, server: string, one: Case, metric: Metric): Cell
   });
   const ratio = interval(ratios);
   // Where the generator was the limit of either, a ratio compares the generator with itself.
-  const says = !metric.limited || !(limited || isLimited(result.baseline));
+  const says = metric.noVerdict === undefined && !limited && !isLimited(result.baseline);
   return {
     server,
     case: one.name,
@@ -238,4 +247,16 @@ function bytesShown(bytes: number): string {
   const [divisor, name] = size < 1e6 ? [1e3, "kB"] : size < 1e9 ? [1e6, "MB"] : [1e9, "GB"];
   const scaled = bytes / divisor;
   return `${scaled.toFixed(Math.abs(scaled) >= 100 ? 0 : 1)} ${name}`;
+}
+
+/** "11 rounds of 0.3 s (memory: of 7)", as they were measured. */
+export function roundsText({ settings, cases, measurements }: Result): string {
+  const roundsOf = (memory: boolean): number => {
+    const names = cases.filter(({ kind }) => (kind === "idle" || kind === "stalled") === memory);
+    const measured = measurements.filter((one) => names.some(({ name }) => name === one.case));
+    return new Set(measured.map(({ round }) => round)).size;
+  };
+  const [load, memory] = [roundsOf(false), roundsOf(true)];
+  const text = `${load} rounds of ${settings.seconds} s`;
+  return memory === 0 || memory === load ? text : `${text} (of memory, ${memory})`;
 }

@@ -1,7 +1,7 @@
 /**
  * The comparison on a terminal: a block for each case, with bars. It changes when its looks do.
  */
-import { cellsOf, shown, type Cell, type Result } from "./result.ts";
+import { cellsOf, LEAST_ROUNDS, roundsText, shown, type Cell, type Result } from "./result.ts";
 import type { Case } from "./cases.ts";
 
 const BAR = 16;
@@ -13,10 +13,10 @@ function bar(share: number): string {
   return ("█".repeat(Math.floor(eighths / 8)) + part).padEnd(BAR);
 }
 
-/** + and - only where the interval does not span 1; an asterisk where the generator was the limit. */
+/** + and - where there is a verdict; an asterisk where the generator was the limit. */
 function figure({ median, metric, verdict, limited }: Cell): string {
   const mark = verdict === "better" ? " +" : verdict === "worse" ? " -" : "";
-  return shown(median, metric.unit) + (metric.limited && limited ? " *" : mark);
+  return shown(median, metric.unit) + (limited ? " *" : mark);
 }
 
 function ratioText({ ratio }: Cell): string {
@@ -74,12 +74,13 @@ export function table(result: Result): string {
       result,
     ),
   );
-  const { rounds, seconds } = result.settings;
+  const few = result.settings.rounds < LEAST_ROUNDS;
   const notes = [
-    `Medians of ${rounds} rounds of ${seconds} s. Ratios are taken round by round; [low, high] has the true median in at`,
-    `least 93 of 100 cases${rounds < 5 ? " and needs 5 rounds: there are no verdicts here" : ""}.`,
-    `+ better, - worse than ${result.baseline}; no mark where the interval spans 1.`,
-    "* the load generator was the limit: the server can do more, and it is not said how much.",
+    `Medians of ${roundsText(result)}. Ratios are taken round by round; [low, high] has the true`,
+    `median in at least 98 of 100 cases${few ? `, and needs ${LEAST_ROUNDS} rounds: there are no verdicts here` : ""}.`,
+    `+ better, - worse than ${result.baseline}; no mark where the interval spans 1, nor at what is never a verdict`,
+    "(latencies of a closed loop, which follow from its rate, and p99.9).",
+    "* the load generator was the limit: the server can do better, and it is not said how much.",
     ...result.notMeasured.map((text) => `not measured: ${text}`),
   ];
   return `\n${blocks.join("\n")}\n${notes.join("\n")}\n`;

@@ -2,10 +2,13 @@
  * The result of a run: its figures, whose limit they are, and how they read. It changes when the output does.
  */
 import type { Histogram, HistogramJSON } from "../histogram.ts";
-import type { OwnUsage, Pacing, Usage } from "../system.ts";
+import type { CpuUsage, OwnUsage, Pacing, Usage } from "../system.ts";
 import type { Measured, Settings } from "./run.ts";
 
-/** Of times: in microseconds. */
+type Percentile = (typeof PERCENTILES)[number];
+const PERCENTILES = ["p50", "p90", "p99", "p999"] as const;
+
+/** In microseconds. */
 interface Times {
   count: number;
   min: number;
@@ -17,9 +20,10 @@ interface Times {
   mean: number;
 }
 
-/** A process's CPU time, and the time its main thread waited for a core, as shares of the window. */
+/** A process's CPU time, that of its main thread, and the time that one waited for a core, as shares of the window. */
 interface Shares {
   cpuShare: number;
+  mainShare: number | null;
   waitShare: number | null;
 }
 
@@ -44,7 +48,15 @@ export interface LoadResult {
     reason: string | null;
   };
   /** The open loop only. */
-  schedule: { pacing: Pacing; due: number; backlog: number; unsent: number; lateness: Times } | null;
+  schedule: {
+    pacing: Pacing;
+    due: number;
+    backlog: number;
+    unsent: number;
+    lateness: Times;
+    /** Percentiles of the latency that say nothing about the server: they are mostly the generator's own lateness. */
+    late: Percentile[];
+  } | null;
   /** With --pid only. */
   server: (Usage & Shares & { cpuMicrosPerMessage: number | null }) | null;
 }
@@ -72,15 +84,12 @@ export function resultOf(
   usage: Usage | undefined,
 ): LoadResult {
   const { seconds, messages, schedule } = measured;
-  const share = <T extends number | null>(time: T): T =>
-    (time === null ? null : rounded(time / seconds, 4)) as T;
   const server =
     usage === undefined
       ? null
       : {
           ...usage,
-          cpuShare: share(usage.cpuSeconds),
-          waitShare: share(usage.waitSeconds),
+          ...sharesOf(usage, seconds),
           cpuMicrosPerMessage: messages === 0 ? null : rounded((usage.cpuSeconds / messages) * 1e6, 4),
         };
   const result: LoadResult = {
@@ -94,17 +103,25 @@ export function resultOf(
     latency: timesOf(measured.latency),
     histogram: measured.latency.toJSON(),
     generator: {
-      cpuShare: share(own.cpuSeconds),
-      waitShare: share(own.waitSeconds),
+      ...sharesOf(own, seconds),
       limited: false,
       reason: null,
     },
-    schedule: schedule === undefined ? null : { ...schedule, lateness: timesOf(schedule.lateness) },
+    schedule: schedule === undefined ? null : { ...schedule, lateness: timesOf(schedule.lateness), late: [] },
     server,
   };
-  const reason = limitOf(result);
+  const busy = busyGenerator(result);
+  const late = PERCENTILES.filter((one) => busy !== undefined || mostlyLate(result, one));
+  const reason = busy ?? (late.includes("p99") ? latenessText(result) : undefined);
   if (reason !== undefined) Object.assign(result.generator, { limited: true, reason });
+  if (result.schedule !== null) result.schedule.late = late;
   return result;
+}
+
+function sharesOf({ cpuSeconds, mainSeconds, waitSeconds }: CpuUsage, seconds: number): Shares {
+  const share = <T extends number | null>(time: T): T =>
+    (time === null ? null : rounded(time / seconds, 4)) as T;
+  return { cpuShare: share(cpuSeconds), mainShare: share(mainSeconds), waitShare: share(waitSeconds) };
 }
 
 /** A process on one thread that uses so much of a core has no more to give. */
@@ -113,29 +130,40 @@ const BUSY = 0.9;
 const WOKEN = 100;
 
 /**
- * Why the generator set the result and not the server, if it did. In the closed loop a busy generator did, unless the
- * server's process is known to be as busy: then the figure is the server's. In the open loop a busy generator cannot
- * keep the schedule, whatever the server does; and where messages left late by its own fault, a latency that is mostly
- * this lateness says nothing about the server.
+ * Why the generator set the result by being busy, if it did. In the closed loop a busy one did, unless the server's
+ * process is known to be as busy: then the figure is the server's. In the open loop a busy one cannot keep the
+ * schedule, whatever the server does.
  */
-function limitOf({ mode, generator, schedule, server, latency }: LoadResult): string | undefined {
-  const taken = ({ cpuShare, waitShare }: Shares): number => cpuShare + (waitShare ?? 0);
+function busyGenerator({ mode, generator, server }: LoadResult): string | undefined {
+  if (taken(generator) <= BUSY) return undefined;
   const busy = `the generator ${used(generator)}`;
-  if (taken(generator) > BUSY) {
-    if (mode === "open") return `${busy}: it cannot be trusted to keep the schedule`;
-    if (server === null) return `${busy}; whether the server was as busy is only known with --pid`;
-    if (taken(server) < BUSY) return `${busy}, and the server ${used(server)}`;
-  }
-  const late = schedule?.lateness.p99 ?? 0;
-  if (late > WOKEN && late > latency.p99 / 2) {
-    return `messages left up to ${micros(late)} µs late (p99) by the generator's own fault, more than half of the latency's p99`;
-  }
-  return undefined;
+  if (mode === "open") return `${busy}: it cannot be trusted to keep the schedule`;
+  if (server === null) return `${busy}; whether the server was as busy is only known with --pid`;
+  return taken(server) < BUSY ? `${busy}, and the server ${used(server)}` : undefined;
 }
 
-function used({ cpuShare, waitShare }: Shares): string {
+/** Where messages left late by the generator's fault, a latency that is mostly this lateness is not the server's. */
+function mostlyLate({ schedule, latency }: LoadResult, percentile: Percentile): boolean {
+  const late = schedule?.lateness[percentile] ?? 0;
+  return late > WOKEN && late > latency[percentile] / 2;
+}
+
+const latenessText = ({ schedule }: LoadResult): string =>
+  `messages left up to ${micros(schedule!.lateness.p99)} µs late (p99) by the generator's own fault, more than half of the latency's p99`;
+
+/**
+ * How much of the window the main thread was at work, or had work and no core. The threads of the compilers and the
+ * collector are not in it: on the same core they are what it waits for, and would count twice.
+ */
+const taken = ({ cpuShare, mainShare, waitShare }: Shares): number =>
+  mainShare === null || waitShare === null ? cpuShare : mainShare + waitShare;
+
+function used(shares: Shares): string {
+  const { cpuShare, waitShare } = shares;
   const waited =
-    waitShare !== null && waitShare >= 0.005 ? `, and waited for one for ${percent(waitShare)}` : "";
+    waitShare !== null && waitShare >= 0.005
+      ? `, its main thread running or waiting for one for ${percent(taken(shares))}`
+      : "";
   return `used ${percent(cpuShare)} of a core${waited}`;
 }
 
