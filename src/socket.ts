@@ -123,7 +123,9 @@ export async function create_connection(
   const given = all.find(
     (one): one is ConnectOptions => typeof one === "object" && one !== null && !Array.isArray(one),
   );
-  const { signal, tls } = given ?? {};
+  const { tls } = given ?? {};
+  const signal = signalOf("create_connection", given);
+  if (!Array.isArray(address)) throw new TypeError("create_connection: an address is [host, port]");
   const [host, port] = address;
   checkAddress(AF_INET, [host ?? "", port], "create_connection");
   const preset = timeout === undefined || timeout === given;
@@ -194,7 +196,7 @@ export function create_server<F extends AddressFamily = AF_INET>(
 }
 
 /** What a host and a port stand for; see Python's. @throws gaierror */
-export function getaddrinfo(
+export async function getaddrinfo(
   host: string | null,
   port: number | string | null,
   family = 0,
@@ -204,9 +206,14 @@ export function getaddrinfo(
   options?: Options,
 ): Promise<AddressInfo[]> {
   if (typeof flags === "number" && flags !== 0) {
-    return Promise.reject(unsupported("getaddrinfo", `the flags 0x${flags.toString(16)}`));
+    throw unsupported("getaddrinfo", `the flags 0x${flags.toString(16)}`);
   }
-  return within("getaddrinfo", resolve(host, port, family, type, proto), null, signalOf(flags, options));
+  return await within(
+    "getaddrinfo",
+    resolve(host, port, family, type, proto),
+    null,
+    signalOf("getaddrinfo", flags, options),
+  );
 }
 
 /** This machine's name (gethostname(2)). */

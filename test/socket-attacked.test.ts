@@ -362,3 +362,61 @@ test("getaddrinfo of nothing, or of a protocol that the type has not, is a gaier
     code: "EAI_SERVICE",
   });
 });
+
+describe("a signal that is none", () => {
+  const wrong = { signal: 5 as unknown as AbortSignal };
+
+  test("is refused before anything changes: the connection goes on", async () => {
+    const { client, conn } = await connection();
+    const space = new Uint8Array(9);
+    for (const call of [
+      () => conn.recv(9, wrong),
+      () => conn.recv(9, 0, wrong),
+      () => conn.recvfrom(9, wrong),
+      () => conn.recv_into(space, wrong),
+      () => conn.send(bytes("x"), wrong),
+      () => conn.sendall(bytes("x"), wrong),
+    ]) {
+      expect(await failure(call)).toBeInstanceOf(TypeError);
+    }
+    await client.sendall(bytes("hello"));
+    expect((await conn.recv(9)).toString()).toBe("hello");
+    await conn.sendall(bytes("back"));
+    expect((await client.recv(9)).toString()).toBe("back");
+  });
+
+  test("of accept, connect, create_connection, sendto and getaddrinfo, too", async () => {
+    const { listener, address } = server();
+    const one = kept(socket.socket());
+    const two = kept(socket.socket(AF_INET, SOCK_DGRAM));
+    two.bind(["127.0.0.1", 0]);
+    for (const call of [
+      () => listener.accept(wrong),
+      () => one.connect(address, wrong),
+      () => socket.create_connection(address, wrong),
+      () => two.sendto(bytes("x"), two.getsockname(), wrong),
+      () => socket.getaddrinfo("127.0.0.1", 80, 0, 0, 0, wrong),
+    ]) {
+      expect(await failure(call)).toBeInstanceOf(TypeError);
+    }
+    await one.connect(address);
+    const [conn] = await listener.accept();
+    await kept(conn).sendall(bytes("hello"));
+    expect((await one.recv(9)).toString()).toBe("hello");
+  });
+});
+
+test("a signal whose reason has no text ends the call all the same", async () => {
+  const { conn } = await connection();
+  const controller = new AbortController();
+  const receiving = failure(() => conn.recv(9, { signal: controller.signal }));
+  controller.abort(Object.create(null));
+  expect(await receiving).toMatchObject({ name: "AbortError" });
+});
+
+test("an address that is none is told by create_connection", async () => {
+  const none = undefined as unknown as [string, number];
+  const error = await failure(() => socket.create_connection(none));
+  expect(error).toBeInstanceOf(TypeError);
+  expect(error.message).toStartWith("create_connection: ");
+});

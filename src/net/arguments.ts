@@ -98,9 +98,18 @@ export function checkFlags(flags: number | Options | undefined, call: string): v
 export const unsupported = (call: string, what: string): OSError =>
   osError({ code: "EOPNOTSUPP", syscall: call, reason: `${what} cannot be had on Bun` });
 
-/** The signal, wherever the trailing options stand. */
-export const signalOf = (...trailing: (number | Options | undefined)[]): AbortSignal | undefined =>
-  trailing.find((one): one is Options => typeof one === "object")?.signal;
+/**
+ * The signal, wherever the trailing options stand.
+ * @throws TypeError for what is none: a call that waits would find out when it waits already
+ */
+export function signalOf(
+  call: string,
+  ...trailing: (number | Options | null | undefined)[]
+): AbortSignal | undefined {
+  const signal = trailing.find((one): one is Options => typeof one === "object" && one !== null)?.signal;
+  if (signal === undefined || signal instanceof AbortSignal) return signal;
+  throw new TypeError(`${call}: signal is an AbortSignal, not ${typeof signal}`);
+}
 
 /** "" is every interface; "<broadcast>" is every host of an IPv4 network, as in Python. */
 export function everyInterface(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {

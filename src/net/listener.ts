@@ -6,7 +6,7 @@
 import { connectionEvents, type Connection } from "./connection.ts";
 import { descriptorName } from "./descriptor.ts";
 import { asOSError, closedError, osError, wouldBlock } from "./errors.ts";
-import { fail, requireLibc } from "./libc.ts";
+import { descriptorLimit, fail, requireLibc } from "./libc.ts";
 import { Stream, turn, type TLS } from "./stream.ts";
 import { abortReason, Alarm, Waiter } from "./waiter.ts";
 
@@ -14,6 +14,8 @@ import { abortReason, Alarm, Waiter } from "./waiter.ts";
 const HANDSHAKE_MS = 10_000;
 /** How many accept() calls may wait on one listener. */
 const MAX_ACCEPTS = 1024;
+/** So many descriptors are left for everything else: without a free one, Bun's accept loop takes a core for itself. */
+const SPARE_DESCRIPTORS = 32;
 
 type ListeningSocket = Bun.TCPSocketListener<Connection>;
 
@@ -21,11 +23,12 @@ export class Listener {
   readonly #listener: ListeningSocket;
   #backlog = 1;
   readonly #queue: Stream[] = [];
-  /** Connections whose TLS handshake is not done: they take a place in the queue, too. */
-  /** Connections in their TLS handshake. */
+  /** Connections in their TLS handshake: they take a place in the queue, too. */
   readonly #shaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
   #accepts: Waiter<Stream>[] = [];
   #closed = false;
+  /** Descriptors get the lowest number that is free: one with this number is one too many. */
+  readonly #limit = (descriptorLimit() ?? Infinity) - SPARE_DESCRIPTORS;
 
   /**
    * @param fd bound (a TCP one that is not gets a port from the kernel)
@@ -90,7 +93,8 @@ export class Listener {
     return this.#queue.length > 0;
   }
 
-  get #full(): boolean {
+  #full({ fd = -1 }: Bun.Socket<Connection> & { readonly fd?: number }): boolean {
+    if (fd >= this.#limit) return true;
     return this.#closed || this.#queue.length + this.#shaking.size >= this.#backlog + this.#pendingAccepts;
   }
 
@@ -104,7 +108,7 @@ export class Listener {
     return {
       ...connectionEvents,
       open: (socket: Bun.Socket<Connection>): void => {
-        if (this.#full) socket.terminate();
+        if (this.#full(socket)) socket.terminate();
         else this.#give(named(new Stream(socket, true)));
       },
     };
@@ -122,7 +126,7 @@ export class Listener {
     return {
       ...connectionEvents,
       open: (socket: Bun.Socket<Connection>): void => {
-        if (this.#full) return void socket.terminate();
+        if (this.#full(socket)) return void socket.terminate();
         const stream = named(new Stream(socket, false));
         const alarm = new Alarm(() => stream.abort());
         alarm.set(HANDSHAKE_MS);

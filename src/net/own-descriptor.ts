@@ -4,7 +4,7 @@
  * does.
  */
 import { addressText, type AnyAddress, type AnyAddressLike } from "./address.ts";
-import { literalAddress, type ConnectOptions } from "./arguments.ts";
+import { literalAddress, signalOf, type ConnectOptions } from "./arguments.ts";
 import { AF_UNIX, SOCK_DGRAM, type AddressFamily } from "./constants.ts";
 import {
   bindDescriptor,
@@ -81,11 +81,11 @@ export class OwnDescriptor {
     opened: (stream: Stream) => void,
   ): Promise<void> {
     const text = addressText(address);
+    const given = signalOf("connect", options);
     if (this.connecting) throw osError({ code: "EALREADY", syscall: "connect", address: text });
     this.throwConnectError();
     const controller = new AbortController();
-    const signals = options?.signal === undefined ? [] : [options.signal];
-    const signal = AbortSignal.any([controller.signal, ...signals]);
+    const signal = AbortSignal.any([controller.signal, ...(given === undefined ? [] : [given])]);
     this.#connecting = controller;
     const began = performance.now();
     let underWay = false;

@@ -164,7 +164,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
   }
 
   /**
-   * Takes the next connection.
+   * Takes the next connection. One that comes when fewer than 32 descriptors are left has been reset instead.
    * @returns the new socket, with the default timeout, and the peer's address
    * @throws OSError EINVAL before listen(), TimeoutError, BlockingIOError, EBADF when it is closed meanwhile
    */
@@ -182,7 +182,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
         reason: "the socket does not listen: call listen() first",
       });
     }
-    const stream = await this.#listener.accept(this.#timeout, options?.signal);
+    const stream = await this.#listener.accept(this.#timeout, signalOf("accept", options));
     const address = (stream.peer ?? nowhere(this.family)) as Address<F>;
     return [new Socket(this.family, this.type, this.proto, { stream, address }), address];
   }
@@ -243,7 +243,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
   async #recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes> {
     checkSize(bufsize, "recv");
     checkFlags(flags, "recv");
-    const signal = signalOf(flags, options);
+    const signal = signalOf("recv", flags, options);
     const [bytes] = await this.#receive("recv", bufsize, signal);
     return bytes;
   }
@@ -269,7 +269,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
   ): Promise<[bytes: Bytes, address: Address<F> | null]> {
     checkSize(bufsize, "recvfrom");
     checkFlags(flags, "recvfrom");
-    const signal = signalOf(flags, options);
+    const signal = signalOf("recvfrom", flags, options);
     return this.#receive("recvfrom", bufsize, signal);
   }
 
@@ -311,7 +311,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (most > whole.length)
       throw new RangeError(`${call}: ${most} bytes do not fit in a buffer of ${whole.length}`);
     checkFlags(flags, call);
-    const signal = signalOf(nbytes, flags, options);
+    const signal = signalOf(call, nbytes, flags, options);
     const target = whole.subarray(0, most);
     if (this.#datagram === undefined) {
       return [await this.#connected(call).recvInto(target, this.#timeout, signal), null];
@@ -331,7 +331,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
   async send(data: BytesLike, flags?: number | Options, options?: Options): Promise<number> {
     const bytes = bytesOf(data, "send");
     checkFlags(flags, "send");
-    const signal = signalOf(flags, options);
+    const signal = signalOf("send", flags, options);
     if (this.#datagram === undefined) return this.#connected("send").send(bytes, this.#timeout, signal);
     this.#check("send");
     return this.#datagram.send(bytes, undefined, this.#timeout, signal);
@@ -360,7 +360,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     const bytes = bytesOf(data, "sendall");
     checkFlags(flags, "sendall");
     if (this.#datagram !== undefined) await this.send(bytes, flags, options);
-    else await this.#connected("sendall").sendall(bytes, this.#timeout, signalOf(flags, options));
+    else await this.#connected("sendall").sendall(bytes, this.#timeout, signalOf("sendall", flags, options));
   }
 
   /** Sends one datagram to an address; a name is looked up. `sendto(data, address)` or `sendto(data, flags, address)`. */
@@ -376,7 +376,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     const flagged = typeof flagsOrAddress === "number";
     if (flagged) checkFlags(flagsOrAddress, "sendto");
     const address = flagged ? addressOrOptions : flagsOrAddress;
-    const { signal } = (flagged ? options : (addressOrOptions as Options | undefined)) ?? {};
+    const signal = signalOf("sendto", flagged ? options : (addressOrOptions as Options | undefined));
     this.#check("sendto");
     checkAddress(this.family, address, "sendto");
     if (this.#datagram === undefined) {

@@ -75,7 +75,16 @@ export class Alarm implements Deadlined {
 /** What an aborted call is rejected with: the signal's own reason, an AbortError unless somebody gave another. */
 export function abortReason(signal: AbortSignal): Error {
   const { reason } = signal;
-  return reason instanceof Error ? reason : new DOMException(String(reason), "AbortError");
+  return reason instanceof Error ? reason : new DOMException(textOf(reason), "AbortError");
+}
+
+/** What somebody aborts with may be anything, also what has no text. */
+function textOf(reason: unknown): string {
+  try {
+    return String(reason);
+  } catch {
+    return "the call was aborted";
+  }
 }
 
 /** One pending call. It can be used again when it is settled. */

@@ -1,0 +1,73 @@
+/** The library at the descriptor limit: a program of its users', which does not look at it. */
+import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { join } from "node:path";
+import { idle } from "../support/faults.ts";
+import { until } from "../support/peers.ts";
+import { descriptors, hasProc, ROOT } from "../support/program.ts";
+import { hasRaw, rawPeer, type RawPeer } from "../support/raw-peer.ts";
+
+setDefaultTimeout(30_000);
+
+const children: Bun.Subprocess[] = [];
+afterEach(async () => {
+  for (const child of children.splice(0)) {
+    child.kill("SIGKILL");
+    await child.exited;
+  }
+});
+
+const LIMIT = 120;
+
+/** The tutorial's second server, with few descriptors. */
+async function tutorial(): Promise<{ pid: number; port: number }> {
+  const file = join(ROOT, "src/examples/echo-concurrent.ts");
+  const command = ["sh", "-c", `ulimit -n ${LIMIT} && exec "$0" run "$1" 0`, process.execPath, file];
+  const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "inherit" });
+  children.push(child);
+  let text = "";
+  void (async () => {
+    for await (const bytes of child.stdout) text += Buffer.from(bytes).toString();
+  })();
+  const port = (): string | undefined => /^Socket now listening\n(\d+)\n/m.exec(text)?.[1];
+  await until(() => port() !== undefined, "it listens");
+  return { pid: child.pid, port: Number(port()) };
+}
+
+const isWelcomed = (one: RawPeer): boolean => one.recv()?.toString().startsWith("Welcome") === true;
+
+test.skipIf(!hasRaw || !hasProc)(
+  "who comes at the descriptor limit is reset, the others are served, and nothing spins",
+  async () => {
+    const { pid, port } = await tutorial();
+    const before = descriptors(pid);
+    for (let round = 0; round < 2; round++) {
+      const asking = new Set<RawPeer>();
+      const welcomed: RawPeer[] = [];
+      let refused = 0;
+      // Ten at a time: a burst beyond listen(10) is the kernel's to drop.
+      for (let i = 0; i < LIMIT + 30; i += 10) {
+        for (let k = 0; k < 10; k++) asking.add(rawPeer(port));
+        await until(() => {
+          for (const one of asking) {
+            if (isWelcomed(one)) welcomed.push(one);
+            else if (one.ended !== undefined) refused++;
+            else continue;
+            asking.delete(one);
+          }
+          return asking.size === 0;
+        }, "everyone is welcomed or refused");
+      }
+      expect(refused).toBeGreaterThan(30);
+      expect(welcomed.length).toBeGreaterThan(LIMIT - 32 - before - 10);
+      expect(descriptors(pid)).toBeLessThanOrEqual(LIMIT - 32);
+      await idle(pid);
+      for (const one of welcomed) {
+        one.send(Buffer.from("still"));
+        one.finish();
+        expect((await one.rest()).toString()).toBe("OK...still");
+        one.close();
+      }
+      await until(() => descriptors(pid) <= before, "all places are free");
+    }
+  },
+);
