@@ -8,7 +8,7 @@ import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { cases as allCases, QUICK, type Case } from "./comparison/cases.ts";
-import { coresToPin, measure, type Kept, type Timing } from "./comparison/measure.ts";
+import { coresToPin, measure } from "./comparison/measure.ts";
 import { page } from "./comparison/page.ts";
 import { casesNamed, LEAST_ROUNDS, type Measurement, type Result } from "./comparison/result.ts";
 import { table } from "./comparison/table.ts";
@@ -19,13 +19,17 @@ import { flagsRefused, UsageError } from "./usage.ts";
 const BASELINE = "node:net pipe, Bun";
 
 /**
- * The compilers need their time: behind 0.3 s of warm-up instead of 0.7, node:net on Bun seemed to need 25 µs a message
- * and not 15 (50 x 64 B). Of eleven rounds the interval leaves out one on each side.
+ * The compilers need their time, of both sides: behind 0.3 s of warm-up instead of 0.7, node:net on Bun seemed to need
+ * 25 µs a message and not 15 (50 x 64 B). A process that had another load before needs it once more: Node, 0.3 s into
+ * visits behind "1 x 64 B", 252 µs for each and not 150. So each measurement has a process of its own.
  */
-const FULL = { rounds: 11, seconds: 0.3, warmup: { first: 0.8, next: 0.3 } };
-/** Memory moves little and takes long: no more than a verdict needs. */
-const MEMORY_ROUNDS = LEAST_ROUNDS;
-const QUICKLY = { rounds: 3, seconds: 0.3, warmup: { first: 0.6, next: 0.4 } };
+const FULL = { rounds: 7, seconds: 0.3, warmup: 0.8 };
+const QUICKLY = { rounds: 3, seconds: 0.3, warmup: 0.6 };
+
+/** Signals within this time are one. */
+const TWICE_MS = 200;
+/** As a shell has it for SIGINT. */
+const EXIT_INTERRUPTED = 130;
 
 const HELP = `Compares echo servers: what Ringback costs and gains against node:net, and against a bare Bun.listen handler.
 
@@ -44,15 +48,18 @@ Usage: bun run bench [options]
 Cases: ${allCases.map((one) => one.name).join(", ")}
 Servers: ${allServers.map((one) => one.name).join("; ")}
 
-Servers take turns, in rounds (A B C, then C B A), each on a core of its own where taskset(1) is there, the load
-generator on another. A server is a fresh process in each round, and another for each figure of its memory. The full
-comparison takes under 10 minutes.
+Each measurement is a fresh process of the server and one of the load generator, on a core of their own where
+taskset(1) is there. Servers take turns, in rounds (A B C, then C B A). The full comparison takes under 10 minutes.
 
 Try it:
   bun run bench --quick
   bun run bench --case "50 x 64 B" --server "mine=./my-server {port}"
 
-Exit code 1: a server could not be measured, or sent a wrong byte. 2: a wrong flag.
+The command of --server is the server's own, not one that starts it as a child (npm run, go run, a shell script without
+exec): only the process that is started is watched.
+
+Ctrl-C ends it early with what was measured; a second one ends it at once. Exit code 1: a server could not be measured,
+or sent a wrong byte, or it was interrupted. 2: a wrong flag.
 `;
 
 interface Flags {
@@ -61,7 +68,7 @@ interface Flags {
   servers: Server[];
   rounds: number;
   seconds: number;
-  warmup: Timing["warmup"];
+  warmup: number;
   json: string | undefined;
   html: string | undefined;
 }
@@ -135,7 +142,7 @@ export function readFlags(args: string[]): Flags | undefined {
       ? casesNamed(QUICK)
       : allCases;
   // The smallest of all comparisons is to see that it works.
-  const warmup = seconds < preset.seconds ? { first: seconds, next: seconds } : preset.warmup;
+  const warmup = seconds < preset.seconds ? seconds : preset.warmup;
   const { json, html } = values;
   checkWritable("--json", json);
   checkWritable("--html", html);
@@ -210,15 +217,13 @@ interface Turn {
 }
 
 /** A B C, then C B A: what changes slowly on the machine meets all servers alike. */
-function turns(flags: Flags, servers: readonly Server[]): Turn[] {
+export function turns(flags: Pick<Flags, "rounds" | "cases">, servers: readonly Server[]): Turn[] {
   const all: Turn[] = [];
   for (let round = 1; round <= flags.rounds; round++) {
     const order = round % 2 === 1 ? servers : servers.toReversed();
     // A start is measured with each of the other cases, and alone only when nothing else is asked for.
     const others = flags.cases.filter((one) => one.kind !== "start");
     for (const one of others.length > 0 ? others : flags.cases) {
-      const memory = one.kind === "idle" || one.kind === "stalled";
-      if (memory && round > MEMORY_ROUNDS) continue;
       for (const server of order) all.push({ round, one, server });
     }
   }
@@ -263,14 +268,12 @@ async function run(
   const cores = result.machine.pinned;
   const progress = new Progress(all.length);
   const began = performance.now();
-  const kept: Kept = new Map();
   for (const [done, turn] of all.entries()) {
     if (signal.aborted) break;
     progress.show(done, turn, flags.rounds);
     const { round, one, server } = turn;
-    if (round !== all[done - 1]?.round) await stopAll(kept);
     const at = Math.round(performance.now() - began) / 1000;
-    const measured = await measure(server, one, flags, cores, kept, signal);
+    const measured = await measure(server, one, flags, cores, signal);
     if (signal.aborted) break;
     const measurement: Measurement = { round, server: server.name, case: one.name, at, ...measured };
     result.measurements.push(measurement);
@@ -278,13 +281,7 @@ async function run(
     progress.clear();
     process.stderr.write(`bench: ${server.name}, ${one.name}, round ${round}: ${measurement.error}\n`);
   }
-  await stopAll(kept);
   progress.clear();
-}
-
-async function stopAll(kept: Kept): Promise<void> {
-  await Promise.all([...kept.values()].map((running) => running.stop()));
-  kept.clear();
 }
 
 async function main(args: string[]): Promise<number> {
@@ -296,9 +293,15 @@ async function main(args: string[]): Promise<number> {
   const servers = flags.servers.filter(installed);
   const result = blank(flags, servers, args);
   const interrupted = new AbortController();
-  // Ctrl-C comes twice under `bun run bench`: to every process of the terminal, and passed on by that one.
-  process.on("SIGINT", () => interrupted.abort());
-  process.on("SIGTERM", () => interrupted.abort());
+  // The first ends the measuring, another one the program. Ctrl-C comes twice under `bun run bench`: to every process
+  // of the terminal, and passed on by that one.
+  const interrupt = (): void => {
+    if (performance.now() - asked > TWICE_MS) process.exit(EXIT_INTERRUPTED);
+    asked = Math.min(asked, performance.now());
+    interrupted.abort();
+  };
+  let asked = Infinity;
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, interrupt);
   await run(flags, result, servers, interrupted.signal);
   if (interrupted.signal.aborted) {
     result.notMeasured.push("what was left when it was interrupted");

@@ -41,6 +41,7 @@ type NumberName = keyof typeof NUMBERS;
 
 const SWITCHES = {
   churn: "visits: connect, one message, its echo, close",
+  verify: "check every byte that comes back; this is the default",
   "no-verify": "only count what comes back",
   json: "the result as one JSON object",
   help: "",
@@ -108,6 +109,8 @@ export function readCommand(args: readonly string[]): Command {
     churn: given["churn"] === true,
     verify: given["no-verify"] !== true,
   };
+  if (given["verify"] === true && !settings.verify)
+    throw new UsageError("--verify: it does not go with --no-verify");
   refuseTogether(settings);
   return { help: false, settings, pid: number("pid"), json: given["json"] === true };
 }

@@ -56,14 +56,20 @@ function byteRing(chunk: Uint8Array, chunks: number, size: number): number {
 }
 
 const waiting: Uint8Array[] = [];
+/** How much of the first one has been taken. */
+let taken = 0;
 
 function arrayOfChunks(chunk: Uint8Array, chunks: number, size: number): number {
   let bytes = 0;
   for (let i = 0; i < chunks; i++) waiting.push(chunk);
   for (let head = waiting[0]; head !== undefined; head = waiting[0]) {
-    const slice = head.length > size ? head.subarray(0, size) : head;
-    if (head.length > size) waiting[0] = head.subarray(size);
-    else waiting.shift();
+    const end = Math.min(taken + size, head.length);
+    const slice = taken === 0 && end === head.length ? head : head.subarray(taken, end);
+    taken = end;
+    if (end === head.length) {
+      waiting.shift();
+      taken = 0;
+    }
     do_not_optimize(slice);
     bytes += slice.length;
   }

@@ -4,6 +4,7 @@
  */
 import { realpathSync } from "node:fs";
 import { join } from "node:path";
+import { listeningPorts } from "./system.ts";
 
 export interface Server {
   readonly name: string;
@@ -21,10 +22,8 @@ export interface Running {
   readonly port: number;
   /** Milliseconds from the start of its program to the first byte that came back. */
   readonly firstEchoMs: number;
-  /** SIGSTOP: it keeps its connections and its memory, and no core. */
-  pause(): void;
-  /** SIGCONT. */
-  resume(): void;
+  /** How it has ended, with the last lines of its stderr; undefined while it runs. */
+  ended(): string | undefined;
   /** SIGTERM, and SIGKILL when it is still there 2 seconds later. */
   stop(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -137,10 +136,10 @@ type Child = Bun.Subprocess<"ignore", "ignore", "pipe">;
 
 const children = new Set<Child>();
 
-// Whichever way this program ends, no server outlives it. (SIGINT's default ends it without this event: who wants
-// Ctrl-C to stop them listens for it and exits.)
+// No server outlives this program, unless SIGKILL ends it. (The default of SIGINT, SIGTERM and SIGHUP ends it without
+// this event: who wants them to stop the servers listens for them and exits.)
 process.on("exit", () => {
-  for (const child of children) child.kill("SIGKILL");
+  for (const child of children) signalAll(child, "SIGKILL");
 });
 
 /**
@@ -154,7 +153,7 @@ export async function start(server: Server, deadlineMs = 10_000): Promise<Runnin
   const began = performance.now();
   const child = spawn(server.name, command);
   const stderr = lastWords(child.stderr);
-  const failure = await firstEcho(child, port, began, deadlineMs);
+  const failure = await firstEcho(server.name, child, port, began, deadlineMs);
   if (failure !== undefined) {
     await stopChild(child);
     // A child of its own may still have its stderr open.
@@ -170,8 +169,10 @@ ${last}`,
   const stop = (): Promise<void> => stopChild(child);
   return {
     ...{ name: server.name, pid: child.pid, port, firstEchoMs },
-    pause: () => child.kill("SIGSTOP"),
-    resume: () => child.kill("SIGCONT"),
+    ended() {
+      const how = exitOf(child);
+      return how && `${how}; its stderr ends in:\n${stderr.text() || "(nothing)"}`;
+    },
     stop,
     [Symbol.asyncDispose]: stop,
   };
@@ -180,7 +181,7 @@ ${last}`,
 function spawn(name: string, command: string[]): Child {
   try {
     // Nobody reads its stdout: a pipe would fill up and stop it.
-    const child = Bun.spawn(command, { stdin: "ignore", stdout: "ignore", stderr: "pipe" });
+    const child = Bun.spawn(command, { stdin: "ignore", stdout: "ignore", stderr: "pipe", detached: true });
     children.add(child);
     void child.exited.then(() => children.delete(child));
     return child;
@@ -200,17 +201,26 @@ function freePort(): number {
 
 /** How it ended, if it has. */
 function exitOf({ exitCode, signalCode }: Child): string | undefined {
-  if (signalCode !== null) return `was ended by ${signalCode} before it answered`;
-  return exitCode === null ? undefined : `exited with code ${exitCode} before it answered`;
+  if (signalCode !== null) return `was ended by ${signalCode}`;
+  return exitCode === null ? undefined : `exited with code ${exitCode}`;
 }
 
 async function stopChild(child: Child): Promise<void> {
-  child.kill("SIGTERM");
-  // A paused one takes no notice before it goes on.
-  child.kill("SIGCONT");
-  const kill = setTimeout(() => child.kill("SIGKILL"), 2_000);
+  signalAll(child, "SIGTERM");
+  const kill = setTimeout(() => signalAll(child, "SIGKILL"), 2_000);
   await child.exited;
   clearTimeout(kill);
+  signalAll(child, "SIGKILL");
+}
+
+/** To a server and to whatever it has started: they are a process group of their own. */
+function signalAll({ pid }: Child, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-pid, signal);
+  } catch (error) {
+    // They are gone already.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
 }
 
 const LAST_WORDS = 2_048;
@@ -229,6 +239,7 @@ function lastWords(stream: ReadableStream<Uint8Array>): { ended: Promise<void>; 
 
 /** @returns why there was no echo; undefined when there was */
 async function firstEcho(
+  name: string,
   child: Child,
   port: number,
   began: number,
@@ -237,7 +248,7 @@ async function firstEcho(
   let accepts = false;
   for (;;) {
     const exit = exitOf(child);
-    if (exit !== undefined) return exit;
+    if (exit !== undefined) return `${exit} before it answered`;
     const left = began + deadlineMs - performance.now();
     if (left <= 0) {
       const seen = accepts
@@ -246,10 +257,22 @@ async function firstEcho(
       return `${seen}, for ${deadlineMs} ms`;
     }
     const outcome = await tryEcho(port, left);
-    if (outcome === "echoed") return undefined;
+    if (outcome === "echoed") return whoElse(name, child.pid, port);
     accepts ||= outcome === "no echo";
     await Bun.sleep(1);
   }
+}
+
+/** Commands that start the server itself: asking takes long where tens of thousands of connections have just closed. */
+const direct = new Set<string>();
+
+/** A server that is a child of what was started would be measured as one that needs nothing at all. */
+function whoElse(name: string, pid: number, port: number): string | undefined {
+  if (direct.has(name) || listeningPorts(pid)?.includes(port) !== false) {
+    direct.add(name);
+    return undefined;
+  }
+  return `the program that was started does not listen on port ${port} itself (a child of it may): its CPU time and memory would say nothing; give the command of the server itself`;
 }
 
 /** Sends one byte and waits for it: until the connection ends, or for so many milliseconds. */

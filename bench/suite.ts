@@ -140,6 +140,10 @@ function shuffled<T>(list: T[]): T[] {
   return list;
 }
 
+const NO_INTERVAL = `
+These ratios have no interval: the same server five times differed from itself by a factor of up to 1.41 on a busy machine
+of two cores. "bun run bench" has intervals, and takes verdicts from them.`;
+
 /**
  * Starts the servers that are installed, adds their groups, runs, and stops them.
  * @param add adds a group
@@ -151,6 +155,7 @@ export async function runWithServers(
   // parts keeps the default: it gives no signal a turn until it is done.
   process.on("SIGINT", () => process.exit(130));
   process.on("SIGTERM", () => process.exit(143));
+  process.on("SIGHUP", () => process.exit(129));
   const running: Running[] = [];
   try {
     for (const server of servers) {
@@ -162,6 +167,7 @@ export async function runWithServers(
       compareLaps(title, contenders);
     });
     await runSuite();
+    console.log(NO_INTERVAL);
   } finally {
     await Promise.all(running.map((server) => server.stop()));
   }

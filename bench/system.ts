@@ -300,6 +300,31 @@ export function residentBytes(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readProc(pid, "status"))?.[1] ?? 0) * 1024;
 }
 
+/** The TCP ports on which a process listens; undefined where that cannot be told. */
+export function listeningPorts(pid: number): number[] | undefined {
+  if (!linux) return undefined;
+  const sockets = new Set<string>();
+  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+    try {
+      sockets.add(readlinkSync(`/proc/${pid}/fd/${fd}`));
+    } catch {
+      // Closed since it was listed.
+    }
+  }
+  const ports: number[] = [];
+  for (const table of ["tcp", "tcp6"]) {
+    for (const line of readProc(pid, `net/${table}`).split("\n")) {
+      // "0: 0100007F:1F90 00000000:0000 0A ..." and the inode in the tenth field (proc(5)).
+      const [, local, , state, , , , , , inode] = line.trim().split(/\s+/);
+      if (state === LISTEN && sockets.has(`socket:[${inode}]`))
+        ports.push(parseInt(local!.split(":")[1]!, 16));
+    }
+  }
+  return ports;
+}
+
+const LISTEN = "0A";
+
 function askPs(pid: number): { cpuSeconds: number; rss: number } {
   const { stdout } = Bun.spawnSync(["ps", "-o", "time=,rss=", "-p", String(pid)]);
   const [time, kib] = stdout.toString().trim().split(/\s+/);

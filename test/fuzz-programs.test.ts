@@ -193,7 +193,7 @@ describe("a damaged result of a comparison", () => {
       cases,
     },
     machine: { cpu: "c", cores: 2, memoryBytes: 1e9, kernel: "k", pinned: { server: 0, load: 1 } },
-    settings: { rounds: 1, seconds: 1, warmup: { first: 1, next: 1 } },
+    settings: { rounds: 1, seconds: 1, warmup: 1 },
     servers: servers.map((name) => ({ name, about: "One.", command: ["x", "{port}"] })),
     measurements: cases.flatMap((one, i) =>
       servers.map((server) => ({

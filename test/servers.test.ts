@@ -119,20 +119,35 @@ describe("start", () => {
     await server.stop();
   });
 
-  test("a paused one does not answer until it is resumed, and can be stopped", async () => {
-    const server = await launch(written(ECHO));
-    server.pause();
-    const answered = exchange(server.port, Buffer.from("here"));
-    const first = await Promise.race([answered, Bun.sleep(100).then(() => "nothing")]);
-    expect(first).toBe("nothing");
-    server.resume();
-    expect((await answered).toString()).toBe("here");
-    server.pause();
-    const began = performance.now();
-    await server.stop();
-    expect(performance.now() - began).toBeLessThan(1_500);
-    expect(isGone(server.pid)).toBe(true);
+  test("one that has ended says how, with its last words", async () => {
+    const server = await launch(
+      written(
+        `${ECHO}\nprocess.stdin; setTimeout(() => { console.error("no more"); process.exit(3); }, 200);`,
+      ),
+    );
+    expect(server.ended()).toBeUndefined();
+    await until(() => server.ended()?.includes("no more") === true, "its last words");
+    expect(server.ended()).toBe("exited with code 3; its stderr ends in:\nno more");
   });
+
+  test.skipIf(process.platform !== "linux")(
+    "one that is a child of what was started is refused",
+    async () => {
+      const { command } = written(ECHO);
+      const given = {
+        name: "given",
+        command: ["sh", "-c", `"$@"; true`, "sh", ...command],
+        about: "For a test.",
+      };
+      const refused = await start(given).catch((error: Error) => error.message);
+      expect(refused).toContain("does not listen on port");
+      // Nor does what it has started stay behind.
+      const port = Number(/on port (\d+)/.exec(String(refused))![1]);
+      await expect(exchange(port, Buffer.from("here"))).rejects.toThrow("ECONNREFUSED");
+      const direct = { ...given, command: ["sh", "-c", `exec "$@"`, "sh", ...command] };
+      expect(await exchange((await launch(direct)).port, Buffer.from("here"))).toEqual(Buffer.from("here"));
+    },
+  );
 
   test("await using stops it, too", async () => {
     let pid: number;

@@ -168,9 +168,8 @@ export const metrics: readonly Metric[] = [
     noVerdict: CLOSED,
   },
   {
-    // The process has had the loads above as well, in the order of the table.
     name: "peak",
-    title: "resident memory by then",
+    title: "resident memory under load",
     unit: "B",
     better: "lower",
     kinds: ["closed"],

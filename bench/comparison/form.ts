@@ -81,7 +81,7 @@ export const resultForm: Form = object({
     ...{ cpu: text, cores: number, memoryBytes: number, kernel: text },
     pinned: orNull(object({ server: number, load: number })),
   }),
-  settings: object({ rounds: number, seconds: number, warmup: object({ first: number, next: number }) }),
+  settings: object({ rounds: number, seconds: number, warmup: number }),
   baseline: text,
   servers: list(object({ name: text, about: text, command: list(text) })),
   cases: list(

@@ -1,11 +1,11 @@
 /**
- * One measurement: a server and one case. It changes when the way to measure one does.
+ * One measurement: a server, freshly started, and one case. It changes when the way to measure one does.
  */
 import { join } from "node:path";
 import type { LoadResult } from "../load/result.ts";
 import { start, type Running, type Server } from "../servers.ts";
 import { residentBytes } from "../system.ts";
-import type { Case, LoadCase, MemoryCase, StartCase } from "./cases.ts";
+import type { Case, LoadCase, MemoryCase } from "./cases.ts";
 import type { Measurement } from "./result.ts";
 
 export interface Cores {
@@ -13,16 +13,11 @@ export interface Cores {
   load: number;
 }
 
-/** In seconds. */
+/** In seconds: the window, and what comes before it and is not counted. */
 export interface Timing {
-  /** The window. */
   seconds: number;
-  /** Before it: of a server's first load, and of each further one in the same round. */
-  warmup: { first: number; next: number };
+  warmup: number;
 }
-
-/** The servers that have had a load in this round, paused. */
-export type Kept = Map<string, Running>;
 
 /** How much longer than its own time a program may take before it is given up. */
 const PATIENCE_MS = 30_000;
@@ -34,12 +29,16 @@ export const pinnedTo = (core: number | undefined, command: readonly string[]): 
   core === undefined ? [...command] : ["taskset", "-c", String(core), ...command];
 
 /**
- * The cores to pin to: the first and the last, which are not two threads of one core where there are more than two.
+ * The cores to pin to, of those that this process may use: the first and the last, which are not two threads of one core
+ * where there are more than two.
  * @returns null on one core, or without taskset(1)
  */
 export function coresToPin(): Cores | null {
-  const cores = navigator.hardwareConcurrency;
-  return cores >= 2 && Bun.which("taskset") !== null ? { server: 0, load: cores - 1 } : null;
+  if (Bun.which("taskset") === null) return null;
+  // "pid 42's current affinity list: 0-2,7"
+  const said = Bun.spawnSync(["taskset", "-cp", String(process.pid)]).stdout.toString();
+  const cores = said.slice(said.lastIndexOf(":") + 1).match(/\d+/g) ?? [];
+  return cores.length >= 2 ? { server: Number(cores[0]), load: Number(cores.at(-1)) } : null;
 }
 
 /** What a child that was spawned for one measurement says; it is killed when it takes too long, or at an abort. */
@@ -47,15 +46,15 @@ async function output(command: string[], ms: number, signal: AbortSignal): Promi
   const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "pipe", timeout: ms, signal });
   const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   if (child.exitCode === 0) return stdout;
-  const how = child.exitCode === null ? `was ended by ${child.signalCode}` : `exited with ${child.exitCode}`;
-  throw new Error(`${stderr.trim() || "the program said nothing"} (it ${how})`);
+  if (child.exitCode === null && !signal.aborted)
+    throw new Error(`the load generator was ended by ${child.signalCode}, as when it takes ${ms / 1000} s`);
+  throw new Error(stderr.trim() || `the load generator exited with ${child.exitCode} and said nothing`);
 }
 
 async function load(
   server: Running,
   one: LoadCase,
-  seconds: number,
-  warmup: number,
+  { seconds, warmup }: Timing,
   core: number | undefined,
   signal: AbortSignal,
 ) {
@@ -96,78 +95,43 @@ async function memory(server: Running, one: MemoryCase, core: number | undefined
   }
 }
 
-type Figures = Pick<Measurement, "firstEchoMs" | "load" | "memory">;
-
-const started = (server: Server, cores: Cores | null): Promise<Running> =>
-  start({ ...server, command: pinnedTo(cores?.server, server.command) });
-
-/** A server that was started for a figure of its memory, or of its start alone: what else it did would show. */
-async function fresh(
-  server: Server,
-  one: MemoryCase | StartCase,
-  cores: Cores | null,
-  signal: AbortSignal,
-): Promise<Figures> {
-  await using running = await started(server, cores);
-  const { firstEchoMs } = running;
-  return one.kind === "start"
-    ? { firstEchoMs }
-    : { firstEchoMs, memory: await memory(running, one, cores?.load, signal) };
-}
-
-/**
- * A server goes through all loads of a round, which leaves time for more rounds; the servers take turns at each load, so
- * that two that are compared are measured within seconds. Who waits is paused: a collector at its work would be seen in
- * the others' figures.
- */
-async function loaded(
-  server: Server,
-  one: LoadCase,
-  { seconds, warmup }: Timing,
-  cores: Cores | null,
-  kept: Kept,
-  signal: AbortSignal,
-): Promise<Figures> {
-  const before = kept.get(server.name);
-  before?.resume();
-  const running = before ?? (await started(server, cores));
-  const again = before !== undefined;
+/** A figure of a server; where there is none because the server is gone, its last words are wanted. */
+async function of<T>(running: Running, figure: Promise<T>): Promise<T> {
   try {
-    const given = again ? warmup.next : warmup.first;
-    const figures: Figures = { load: await load(running, one, seconds, given, cores?.load, signal) };
-    running.pause();
-    kept.set(server.name, running);
-    return again ? figures : { firstEchoMs: running.firstEchoMs, ...figures };
+    return await figure;
   } catch (error) {
-    // It may be gone, or owe something still: the next load is for a new one.
-    kept.delete(server.name);
-    await running.stop();
-    throw error;
+    const ended = running.ended();
+    if (ended === undefined) throw error;
+    throw new Error(`the server ${ended}\n(${(error as Error).message})`, { cause: error });
   }
 }
 
 /**
- * Measures a server once, and starts it where none is kept. What goes wrong is in the measurement, as its error: the
- * other servers can still be compared.
+ * Starts a server, measures it once and stops it. What goes wrong is in the measurement, as its error: the other
+ * servers can still be compared.
  */
 export async function measure(
   server: Server,
   one: Case,
   timing: Timing,
   cores: Cores | null,
-  kept: Kept,
   signal: AbortSignal,
-): Promise<Figures & Pick<Measurement, "error">> {
+): Promise<Pick<Measurement, "firstEchoMs" | "load" | "memory" | "error">> {
+  let firstEchoMs: number | undefined;
   try {
+    await using running = await start({ ...server, command: pinnedTo(cores?.server, server.command) });
+    firstEchoMs = running.firstEchoMs;
     switch (one.kind) {
+      case "start":
+        return { firstEchoMs };
       case "idle":
       case "stalled":
-      case "start":
-        return await fresh(server, one, cores, signal);
+        return { firstEchoMs, memory: await of(running, memory(running, one, cores?.load, signal)) };
       default:
-        return await loaded(server, one, timing, cores, kept, signal);
+        return { firstEchoMs, load: await of(running, load(running, one, timing, cores?.load, signal)) };
     }
   } catch (error) {
-    return { error: (error as Error).message };
+    const told = { error: (error as Error).message };
+    return firstEchoMs === undefined ? told : { firstEchoMs, ...told };
   }
 }

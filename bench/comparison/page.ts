@@ -16,7 +16,7 @@ import {
   type Panel,
 } from "./chart.ts";
 import type { Case } from "./cases.ts";
-import { cellsOf, LEAST_ROUNDS, roundsText, shown, type Cell, type Result } from "./result.ts";
+import { cellsOf, LEAST_ROUNDS, shown, type Cell, type Result } from "./result.ts";
 
 type Cells = readonly Cell[];
 
@@ -26,7 +26,7 @@ const ofMetric = (cells: Cells, one: Case, metric: string): Cell[] =>
 function barText({ median, metric, ratio, verdict, limited }: Cell): string {
   const value = shown(median, metric.unit);
   if (limited) return `${value} or ${metric.better === "higher" ? "more" : "less"}`;
-  return ratio === null ? value : `${value}   ${ratio.median.toFixed(2)}×${verdict === null ? " ?" : ""}`;
+  return ratio === null ? value : `${value}   ${ratio.estimate.toFixed(2)}×${verdict === null ? " ?" : ""}`;
 }
 
 function panel(cells: Cells, one: Case, metric: string): Panel<BarRow>[] {
@@ -132,9 +132,9 @@ export function summaryChart(result: Result): string {
     open.flatMap((one) => ladder(result, one)),
     tickText,
   );
-  const { machine, versions, date, baseline } = result;
+  const { machine, versions, date, baseline, settings } = result;
   const caption = footnotes([
-    `Bars: medians of ${roundsText(result)}, with quartiles. 0.75×: of what ${baseline} needs; "?": the interval spans 1.`,
+    `Bars: medians of ${settings.rounds} rounds, with quartiles. 0.75×: of what ${baseline} needs; "?": the interval spans 1.`,
     `${date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, Bun ${versions.bun}, Node ${versions.node ?? "not installed"}. Drawn by bun run bench:report.`,
   ]);
   const height = top.height + bottom.height;
@@ -151,8 +151,8 @@ function sentences(result: Result, cells: Cells): string {
   const lines = cells
     .filter(({ server, metric, ratio }) => server === "ringback" && metric.name === "cpu" && ratio !== null)
     .map(({ case: its, ratio, verdict }) => {
-      const { median, low, high } = ratio!;
-      const text = `${median.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}] of ${result.baseline}'s CPU time a message`;
+      const { estimate, low, high } = ratio!;
+      const text = `${estimate.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}] of ${result.baseline}'s CPU time a message`;
       return `<li><b>${escaped(its)}</b>: ${escaped(text)}${verdict === null ? " (the interval spans 1: no verdict)" : ""}</li>`;
     });
   return lines.length === 0
@@ -163,7 +163,7 @@ function sentences(result: Result, cells: Cells): string {
 function row({ server, metric, median, spread, ratio, verdict, limited }: Cell): string {
   const range = spread.map((value) => shown(value, metric.unit)).join(" to ");
   const text =
-    ratio === null ? "" : `${ratio.median.toFixed(3)} [${ratio.low.toFixed(3)}, ${ratio.high.toFixed(3)}]`;
+    ratio === null ? "" : `${ratio.estimate.toFixed(3)} [${ratio.low.toFixed(3)}, ${ratio.high.toFixed(3)}]`;
   const says = limited ? "the generator was the limit" : (metric.noVerdict ?? verdict ?? "");
   const fields = [server, metric.title, shown(median, metric.unit), range, text, says];
   return `<tr>${fields.map((field) => `<td>${escaped(field)}</td>`).join("")}</tr>`;
@@ -186,13 +186,13 @@ function method(result: Result): string[] {
   const { rounds, seconds, warmup } = settings;
   const { pinned } = machine;
   return [
-    `${servers.length} servers took turns in ${rounds} rounds, in order and in reverse, each as a fresh process in each round, paused while others were measured, with a fresh load generator every time: ${warmup.first} s of warm-up that is not counted (${warmup.next} s when it was warm already), then ${seconds} s. Medians are of ${roundsText(result)}; memory with idle and with stalled connections is that of a process that had done nothing else, "by then" that of one that had had the loads above, too.`,
+    `${servers.length} servers took turns in ${rounds} rounds, in order and in reverse, each time as a fresh process with a fresh load generator: ${warmup} s of warm-up that is not counted, then ${seconds} s.`,
     pinned === null
       ? "Nothing was pinned to a core: the kernel decided what shared one."
       : `The server ran on core ${pinned.server} with all its threads, the load generator on core ${pinned.load}; everything else on the machine shared both.`,
     "CPU time is the kernel's account of the server's process, all its threads, over exactly the window, divided by the messages that were answered in it. Every byte that came back was checked: a wrong or missing one voids a measurement.",
     "In the open loop messages leave by a schedule, and latency counts from the moment a message was due, so that a server that stalls cannot hide it. In the closed loop an answer lets the next message go: its latency is friendlier, and its rate is often the generator's limit; then no rate is a verdict, and no latency of a closed loop ever is. Where the schedule was kept so badly by the generator that its own lateness is more than half of a latency, that one is none, either.",
-    `A ratio is taken round by round, against ${baseline}. Its interval goes from one ordered ratio to another such that it has the true median in at least 98 of 100 cases, whatever the distribution, if the rounds are independent. Where it spans 1, there is no verdict; with fewer than ${LEAST_ROUNDS} rounds there is none at all. With a hundred verdicts, one or two may still be chance.`,
+    `A ratio is taken round by round, against ${baseline}. It is told as the median of the geometric means of all pairs of rounds, with the interval that belongs to it (Hodges and Lehmann, by the signed-rank distribution): it has the true ratio in at least 95 of 100 cases, if rounds are independent and err as easily in one direction as in the other. Where it spans 1, there is no verdict; with fewer than ${LEAST_ROUNDS} rounds there is none at all. Among a hundred verdicts, a few may be chance.`,
     "Bars are medians with their quartiles. Behind a bar stand the figure and the ratio; a question mark says that there is no verdict. A latency of all rounds together is drawn from the sum of their histograms.",
   ];
 }

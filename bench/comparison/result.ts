@@ -13,7 +13,7 @@ export interface Measurement {
   case: string;
   /** Seconds since the comparison began. */
   at: number;
-  /** Milliseconds from the start of the server's process to its first echoed byte, when it was started for this. */
+  /** Milliseconds from the start of the server's process to its first echoed byte, if there was one. */
   firstEchoMs?: number;
   /** Of the load generator, whole. */
   load?: LoadResult;
@@ -39,7 +39,7 @@ export interface Result {
     /** Which core runs what; null where they are not pinned. */
     pinned: { server: number; load: number } | null;
   };
-  settings: { rounds: number; seconds: number; warmup: { first: number; next: number } };
+  settings: { rounds: number; seconds: number; warmup: number };
   /** All ratios are to this server. */
   baseline: string;
   servers: { name: string; about: string; command: string[] }[];
@@ -49,7 +49,7 @@ export interface Result {
 }
 
 export interface Interval {
-  median: number;
+  estimate: number;
   low: number;
   high: number;
 }
@@ -72,10 +72,9 @@ export interface Cell {
   verdict: Verdict;
 }
 
-/** A comparison has a hundred verdicts and more: at 95% each, chance alone would have given some of them. */
-const CONFIDENCE = 0.98;
+const CONFIDENCE = 0.95;
 /** How many rounds an interval needs, and with it a verdict. */
-export const LEAST_ROUNDS = 7;
+export const LEAST_ROUNDS = 6;
 
 const ascending = (values: readonly number[]): number[] => [...values].sort((a, b) => a - b);
 
@@ -90,26 +89,36 @@ export function quantile(values: readonly number[], q: number): number {
 export const median = (values: readonly number[]): number => quantile(values, 0.5);
 
 /**
- * The median with an interval that needs no assumption on how the values are spread: from the k-th smallest to the
- * k-th largest, with the largest k for which the true median is inside in at least 98 of 100 cases. Each value lies
- * below the true median as a coin falls, so that the chance is the binomial distribution's. Seven values are the
- * fewest for which there is a k: 1, and 98.4%; eleven have a k of 2, and 98.8%.
- * @returns null for fewer than seven
+ * How many of the means of two, from each end, can be left out of the interval: the signed-rank distribution. Of the
+ * numbers 1 to n each counts or not as a coin falls, and the sum is below k in so many of all cases (Wilcoxon 1945).
  */
-export function interval(values: readonly number[]): Interval | null {
-  const n = values.length;
-  let outside = 0;
-  let ways = 1;
-  let k = 0;
-  for (let i = 0; i < n; i++) {
-    outside += (2 * ways) / 2 ** n;
-    if (1 - outside < CONFIDENCE) break;
-    k = i + 1;
-    ways = (ways * (n - i)) / (i + 1);
+function leftOut(n: number): number {
+  const ways = new Float64Array((n * (n + 1)) / 2 + 1);
+  ways[0] = 1;
+  for (let rank = 1; rank <= n; rank++) {
+    for (let sum = ways.length - 1; sum >= rank; sum--) ways[sum]! += ways[sum - rank]!;
   }
-  if (k === 0) return null;
-  const sorted = ascending(values);
-  return { median: median(values), low: sorted[k - 1]!, high: sorted[n - k]! };
+  let outside = 0;
+  for (let k = 0; ; k++) {
+    outside += (2 * ways[k]!) / 2 ** n;
+    if (1 - outside < CONFIDENCE) return k - 1;
+  }
+}
+
+/**
+ * What the ratios of the rounds say of the true one, in at least 95 of 100 cases (Hodges and Lehmann 1963): the median
+ * of the geometric means of all pairs of rounds, and how far they go when the outer ones are left out on both sides. It
+ * assumes that a round errs as easily in one direction as in the other, and nothing about how far: a round in which the
+ * machine did something else moves it little.
+ * @param ratios all above 0
+ * @returns null for fewer than six
+ */
+export function interval(ratios: readonly number[]): Interval | null {
+  const out = leftOut(ratios.length);
+  if (out < 0) return null;
+  const means = ratios.flatMap((one, i) => ratios.slice(i).map((other) => Math.sqrt(one * other)));
+  const sorted = ascending(means);
+  return { estimate: median(means), low: sorted[out]!, high: sorted[sorted.length - 1 - out]! };
 }
 
 /** The figure of one measurement; undefined when it has none. */
@@ -247,16 +256,4 @@ function bytesShown(bytes: number): string {
   const [divisor, name] = size < 1e6 ? [1e3, "kB"] : size < 1e9 ? [1e6, "MB"] : [1e9, "GB"];
   const scaled = bytes / divisor;
   return `${scaled.toFixed(Math.abs(scaled) >= 100 ? 0 : 1)} ${name}`;
-}
-
-/** "11 rounds of 0.3 s (memory: of 7)", as they were measured. */
-export function roundsText({ settings, cases, measurements }: Result): string {
-  const roundsOf = (memory: boolean): number => {
-    const names = cases.filter(({ kind }) => (kind === "idle" || kind === "stalled") === memory);
-    const measured = measurements.filter((one) => names.some(({ name }) => name === one.case));
-    return new Set(measured.map(({ round }) => round)).size;
-  };
-  const [load, memory] = [roundsOf(false), roundsOf(true)];
-  const text = `${load} rounds of ${settings.seconds} s`;
-  return memory === 0 || memory === load ? text : `${text} (of memory, ${memory})`;
 }

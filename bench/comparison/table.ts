@@ -1,7 +1,7 @@
 /**
  * The comparison on a terminal: a block for each case, with bars. It changes when its looks do.
  */
-import { cellsOf, LEAST_ROUNDS, roundsText, shown, type Cell, type Result } from "./result.ts";
+import { cellsOf, LEAST_ROUNDS, shown, type Cell, type Result } from "./result.ts";
 import type { Case } from "./cases.ts";
 
 const BAR = 16;
@@ -22,7 +22,7 @@ function figure({ median, metric, verdict, limited }: Cell): string {
 function ratioText({ ratio }: Cell): string {
   return ratio === null
     ? ""
-    : `${ratio.median.toFixed(2)} [${ratio.low.toFixed(2)}, ${ratio.high.toFixed(2)}]`;
+    : `${ratio.estimate.toFixed(2)} [${ratio.low.toFixed(2)}, ${ratio.high.toFixed(2)}]`;
 }
 
 /** Columns as wide as their widest cell; the first from the left, the bar as it is, the others from the right. */
@@ -74,10 +74,10 @@ export function table(result: Result): string {
       result,
     ),
   );
-  const few = result.settings.rounds < LEAST_ROUNDS;
+  const { rounds, seconds } = result.settings;
   const notes = [
-    `Medians of ${roundsText(result)}. Ratios are taken round by round; [low, high] has the true`,
-    `median in at least 98 of 100 cases${few ? `, and needs ${LEAST_ROUNDS} rounds: there are no verdicts here` : ""}.`,
+    `Medians of ${rounds} rounds of ${seconds} s. Ratios are taken round by round; [low, high] has the true one`,
+    `in at least 95 of 100 cases${rounds < LEAST_ROUNDS ? `, and needs ${LEAST_ROUNDS} rounds: there are no verdicts here` : ""}.`,
     `+ better, - worse than ${result.baseline}; no mark where the interval spans 1, nor at what is never a verdict`,
     "(latencies of a closed loop, which follow from its rate, and p99.9).",
     "* the load generator was the limit: the server can do better, and it is not said how much.",
