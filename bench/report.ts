@@ -11,10 +11,10 @@ import { flagsRefused, UsageError } from "./usage.ts";
 
 const HELP = `Draws a chart from a comparison's result, as an SVG file beside it, and prints its table.
 
-Usage: bun run bench:report <file.json> [--to <server>]
+Usage: bun run bench:report <file.json> [<again.json>] [--to <server>]
 
-The file is what "bun run bench --json <file.json>" has written. With --to, only the table is printed, with its ratios
-to another server of the file.
+A file is what "bun run bench --json <file.json>" has written. With a second one, of another run, a verdict is one only
+where both have come to it. With --to, only the table is printed, with its ratios to another server of the file.
 
 Try it:
   bun run bench:report result.json --to Bun.listen
@@ -33,21 +33,22 @@ function readFlags(args: string[]) {
 async function main(args: string[]): Promise<void> {
   const { values, positionals } = readFlags(args);
   if (values.help) return void process.stdout.write(HELP);
-  const [file] = positionals;
-  if (file === undefined || positionals.length > 1 || !file.endsWith(".json"))
-    throw new UsageError("one file is needed, whose name ends in .json; --help tells the usage");
+  const [file, second] = positionals;
+  if (file === undefined || positionals.length > 2 || !file.endsWith(".json"))
+    throw new UsageError("a file is needed, whose name ends in .json; --help tells the usage");
   const result = parseResult(await Bun.file(file).text(), file);
+  const again = second === undefined ? undefined : parseResult(await Bun.file(second).text(), second);
   if (values.to !== undefined) {
     const names = result.servers.map(({ name }) => name);
     if (!names.includes(values.to))
       throw new UsageError(
         `--to: there is no server ${JSON.stringify(values.to)} in the file; there are: ${names.join("; ")}`,
       );
-    return void process.stdout.write(table({ ...result, baseline: values.to }));
+    return void process.stdout.write(table({ ...result, baseline: values.to }, again));
   }
   const drawn = file.replace(/\.json$/, ".svg");
-  await Bun.write(drawn, summaryChart(result));
-  process.stdout.write(`${table(result)}\n${drawn} is drawn\n`);
+  await Bun.write(drawn, summaryChart(result, again));
+  process.stdout.write(`${table(result, again)}\n${drawn} is drawn\n`);
 }
 
 try {

@@ -1,6 +1,14 @@
 /** What Bun does with TCP, as far as this project relies on it. A new Bun that fails here needs another look. */
-import { afterEach, expect, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { connect } from "node:net";
+import { AF_INET, SOCK_STREAM } from "../src/net/constants.ts";
+import {
+  bindDescriptor,
+  closeDescriptor,
+  connectDescriptor,
+  descriptorName,
+  openDescriptor,
+} from "../src/net/descriptor.ts";
 import { libc, setBacklog, setReceiveBuffer } from "../src/net/libc.ts";
 import { canSend, streamSocket } from "../src/net/stream-socket.ts";
 import { pattern, peer, stalled, until } from "./support/peers.ts";
@@ -254,4 +262,88 @@ test("the socket over send(2) gives what Bun's gives: all, a part with a drain a
   expect(await client.ended).toBe("FIN");
   expect(results.at(-1)).toBe(-1);
   client.socket.destroy();
+});
+
+describe.skipIf(libc === undefined)("a descriptor of ours that Bun is given", () => {
+  test("is a listener on the address that it was bound to, and is closed with it", async () => {
+    const fd = openDescriptor(AF_INET, SOCK_STREAM, 0);
+    bindDescriptor(fd, AF_INET, ["127.0.0.1", 0]);
+    const [, port] = descriptorName(fd, "getsockname") as [string, number];
+    const options = {
+      fd,
+      allowHalfOpen: true,
+      socket: { data: (socket: Socket, chunk: Buffer) => void socket.write(chunk) },
+    };
+    const listener = Bun.listen(options as unknown as Bun.TCPSocketListenOptions<undefined>);
+    listeners.push(listener);
+    const client = await peer(port);
+    client.socket.end("hello");
+    await until(() => client.got.toString() === "hello", "the echo");
+    client.socket.destroy();
+    listener.stop(true);
+    await until(() => !isOpen(fd), "the descriptor is closed");
+  });
+
+  test("is a connection, which opens inside the call when connect(2) has begun it", async () => {
+    const seen: string[] = [];
+    const { port } = listen({ data: (socket, chunk) => void socket.write(chunk) });
+    const fd = openDescriptor(AF_INET, SOCK_STREAM, 0);
+    connectDescriptor(fd, AF_INET, ["127.0.0.1", port]);
+    adopt(fd, seen, "hello");
+    expect(seen).toEqual(["open"]);
+    await until(() => seen.includes("data hello"), "the echo");
+  });
+
+  test("is told that nobody listens by `close`, unless a write has had the error: then there is an `end` and none", async () => {
+    const other = openDescriptor(AF_INET, SOCK_STREAM, 0);
+    bindDescriptor(other, AF_INET, ["127.0.0.1", 0]);
+    // Bound, and nobody listens.
+    const [, port] = descriptorName(other, "getsockname") as [string, number];
+    for (const [text, expected] of [
+      ["", ["open", "close ECONNREFUSED"]],
+      ["hello", ["open", "end", "close undefined"]],
+    ] as const) {
+      const fd = openDescriptor(AF_INET, SOCK_STREAM, 0);
+      expect(connectDescriptor(fd, AF_INET, ["127.0.0.1", port])).toBe(false);
+      const seen: string[] = [];
+      adopt(fd, seen, text);
+      await until(() => seen.at(-1)!.startsWith("close"), "the end");
+      expect(seen).toEqual(expected as unknown as string[]);
+    }
+    closeDescriptor(other);
+  });
+
+  function isOpen(fd: number): boolean {
+    try {
+      descriptorName(fd, "getsockname");
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Hands a descriptor to Bun, and notes what it is told of it. */
+  function adopt(fd: number, seen: string[], text: string): void {
+    const options = {
+      fd,
+      allowHalfOpen: true,
+      socket: {
+        open(socket: Socket) {
+          seen.push("open");
+          if (text !== "") socket.write(text);
+        },
+        data(socket: Socket, chunk: Buffer) {
+          seen.push(`data ${chunk.toString()}`);
+          socket.terminate();
+        },
+        end: () => void seen.push("end"),
+        close: (_: Socket, error?: NodeJS.ErrnoException) => void seen.push(`close ${error?.code}`),
+      },
+    };
+    Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<undefined>).catch(
+      (error: NodeJS.ErrnoException) => {
+        seen.push(`rejected ${error.code}`);
+      },
+    );
+  }
 });

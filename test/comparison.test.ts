@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { cases, metrics } from "../bench/comparison/cases.ts";
 import { page, summaryChart } from "../bench/comparison/page.ts";
 import {
+  agreement,
   cellsOf,
   interval,
   median,
@@ -63,7 +64,7 @@ function resultOf(
     firstEchoMs: 30 + i,
     load: {
       messagesPerSecond: 1e6 / cpu,
-      latency: { count: 1, p50: cpu * 2, p99: cpu * 9, p999: cpu * 20 },
+      latency: { count: 1, p50: cpu * 2, p90: cpu * 5, p99: cpu * 9, p999: cpu * 20 },
       histogram,
       generator: { limited },
       schedule: late === undefined ? null : { late },
@@ -153,7 +154,7 @@ describe("the statistics", () => {
       null,
       "better",
     ]);
-    expect(page(result)).toContain("From p99 on it is mostly the generator&#39;s own lateness.");
+    expect(page(result)).toContain("(p50, p90; beyond, it is mostly the generator&#39;s own lateness)");
   });
 
   test("ratios are taken round by round, so that what slows both down cancels out", () => {
@@ -285,6 +286,36 @@ describe("the whole comparison at its smallest", () => {
     expect(drawn).toContain("prefers-color-scheme: dark");
     expect(drawn).toContain(">ringback<");
   });
+});
+
+/** The two runs of the README: the second one's name ends in -again. */
+test("the committed results can be read, the chart is drawn from them, and the two runs contradict each other nowhere", async () => {
+  const results = join(import.meta.dir, "../bench/results");
+  const read = async (file: string) => parseResult(await Bun.file(join(results, file)).text(), file);
+  const files = readdirSync(results).filter((file) => file.endsWith(".svg"));
+  expect(files.length).toBeGreaterThan(0);
+  for (const file of files) {
+    const name = file.replace(/\.svg$/, "");
+    const [result, again] = [await read(`${name}.json`), await read(`${name}-again.json`)];
+    expect((await Bun.file(join(results, file)).text()) === summaryChart(result, again)).toBe(true);
+    expect(agreement(result, again).contrary).toBe(0);
+  }
+});
+
+test("a verdict of two runs is one that both have come to", () => {
+  const even = Array<number>(7).fill(10);
+  const one = resultOf(Array(7).fill(5), even);
+  for (const [cpu, verdict, counts] of [
+    [6, "better", { same: 5, once: 0, contrary: 0 }],
+    [10, null, { same: 3, once: 2, contrary: 0 }],
+    [20, null, { same: 3, once: 0, contrary: 2 }],
+  ] as const) {
+    const again = resultOf(Array(7).fill(cpu), even);
+    const cell = cellsOf(one, again).find(({ server }) => server === "ringback")!;
+    expect(cell.verdict).toBe(verdict);
+    expect(agreement(one, again)).toEqual(counts);
+    expect(table(one, again)).toContain(`says the same of ${counts.same} ratios`);
+  }
 });
 
 test("the report gives the ratios to another server of the file, and draws nothing then", async () => {

@@ -85,7 +85,7 @@ describe("found by fuzzing", () => {
     const shares = { limited: false, cpuShare: 0, waitShare: null, reason: null };
     const load = {
       messagesPerSecond: 0,
-      latency: { p50: 0, p99: 0 },
+      latency: { p50: 0, p90: 0, p99: 0, p999: 0 },
       generator: shares,
       schedule: null,
       server: { cpuMicrosPerMessage: 0 },

@@ -64,7 +64,7 @@ const KINDS = ["closed", "open", "churn", "idle", "stalled", "start"];
 
 const load = object({
   messagesPerSecond: number,
-  latency: object({ p50: number, p99: number, p999: number }),
+  latency: object({ p50: number, p90: number, p99: number, p999: number }),
   histogram,
   generator: object({ limited: truth }),
   schedule: orNull(object({ late: list(text) })),

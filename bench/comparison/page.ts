@@ -2,7 +2,6 @@
  * What is drawn of a result: the page of --html with all charts, and the README's one chart. It changes when the
  * report says something else.
  */
-import { Histogram } from "../histogram.ts";
 import {
   bars,
   escaped,
@@ -16,7 +15,7 @@ import {
   type Panel,
 } from "./chart.ts";
 import type { Case } from "./cases.ts";
-import { cellsOf, LEAST_ROUNDS, shown, type Cell, type Result } from "./result.ts";
+import { cellsOf, LEAST_ROUNDS, median, shown, type Cell, type Result } from "./result.ts";
 
 type Cells = readonly Cell[];
 
@@ -56,41 +55,30 @@ const panels = (
 ): Panel<BarRow>[] =>
   result.cases.filter(({ kind }) => kinds.includes(kind)).flatMap((one) => panel(cells, one, metric));
 
-const PERCENTILES = [50, 90, 99, 99.9];
+const PERCENTILES = { p50: "p50", p90: "p90", p99: "p99", p999: "p99.9" } as const;
+type Percentile = keyof typeof PERCENTILES;
 
-/** All rounds in one histogram: percentiles of rounds cannot be averaged. */
+/** Medians of the rounds, as everywhere: in the sum of all rounds, one in which the machine did something else is the tail. */
 function ladder(result: Result, one: Case): Panel<LadderRow>[] {
+  const loads = result.measurements.filter((m) => m.case === one.name && m.load !== undefined);
+  const isLate = (name: Percentile): boolean =>
+    loads.filter(({ load }) => load!.schedule?.late.includes(name)).length * 2 > loads.length;
+  const all = Object.keys(PERCENTILES) as Percentile[];
+  const said = all.filter((name) => !isLate(name));
   const rows = result.servers.flatMap(({ name }): LadderRow[] => {
-    const merged = new Histogram();
-    for (const { server, case: its, load } of result.measurements) {
-      if (server === name && its === one.name && load !== undefined)
-        merged.merge(Histogram.fromJSON(load.histogram));
-    }
-    if (merged.count === 0) return [];
-    const micros = [
-      ...PERCENTILES.map((p) => [`p${p}`, merged.percentile(p)] as const),
-      ["max", merged.max] as const,
-    ];
-    const points = micros.map(([percentile, value]) => ({
-      name: percentile,
-      value: value / 1000,
-      text: shown(value / 1000, "µs"),
-    }));
+    const its = loads.filter(({ server, load }) => server === name && load!.latency.count !== 0);
+    if (its.length === 0 || said.length === 0) return [];
+    const points = said.map((percentile) => {
+      const value = median(its.map(({ load }) => load!.latency[percentile]));
+      return { name: PERCENTILES[percentile], value, text: shown(value, "µs") };
+    });
     return [{ name, points }];
   });
-  const title = `latency: ${one.name} (p50, p90, p99, p99.9, maximum)`;
-  return rows.length === 0 ? [] : [{ title, note: `${one.about}${lateText(result, one)}`, rows }];
-}
-
-/** From which percentile on the schedule was kept so badly that the latency is mostly the generator's lateness. */
-function lateText(result: Result, one: Case): string {
-  const cells = cellsOf({ ...result, cases: [one] }).filter(({ metric }) => metric.unit === "µs");
-  const late = (name: string): boolean =>
-    cells.some(({ metric, limited }) => metric.name === name && limited);
-  const from = ["p50", "p99", "p999"].find(late);
-  return one.kind !== "open" || from === undefined
-    ? ""
-    : ` From ${from === "p999" ? "p99.9" : from} on it is mostly the generator's own lateness.`;
+  const names = said.map((name) => PERCENTILES[name]).join(", ");
+  const rest = said.length < all.length ? "; beyond, it is mostly the generator's own lateness" : "";
+  return rows.length === 0
+    ? []
+    : [{ title: `latency: ${one.name} (${names}${rest})`, note: one.about, rows }];
 }
 
 const tickText = (micros: number): string =>
@@ -119,9 +107,12 @@ const chart = (title: string, drawn: { body: string; height: number }): string =
 const isCase = (result: Result, name: string): Case | undefined =>
   result.cases.find((one) => one.name === name);
 
-/** For the README: what the server costs, in the cases that a reader asks about first. */
-export function summaryChart(result: Result): string {
-  const cells = cellsOf(result);
+/**
+ * For the README: what the server costs, in the cases that a reader asks about first.
+ * @param again another run: verdicts are then those of both
+ */
+export function summaryChart(result: Result, again?: Result): string {
+  const cells = cellsOf(result, again);
   const some = ["50 x 64 B", "8 x 64 KiB x 4"].flatMap((name) => {
     const one = isCase(result, name);
     return one === undefined ? [] : panel(cells, one, "cpu");
@@ -134,7 +125,7 @@ export function summaryChart(result: Result): string {
   );
   const { machine, versions, date, baseline, settings } = result;
   const caption = footnotes([
-    `Bars: medians of ${settings.rounds} rounds, with quartiles. 0.75×: of what ${baseline} needs; "?": the interval spans 1.`,
+    `Bars: medians of ${settings.rounds} rounds, with quartiles. 0.75×: of what ${baseline} needs; "?": the interval spans 1${again === undefined ? "" : ", here or in a second run"}.`,
     `${date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, Bun ${versions.bun}, Node ${versions.node ?? "not installed"}. Drawn by bun run bench:report.`,
   ]);
   const height = top.height + bottom.height;
@@ -193,7 +184,7 @@ function method(result: Result): string[] {
     "CPU time is the kernel's account of the server's process, all its threads, over exactly the window, divided by the messages that were answered in it. Every byte that came back was checked: a wrong or missing one voids a measurement.",
     "In the open loop messages leave by a schedule, and latency counts from the moment a message was due, so that a server that stalls cannot hide it. In the closed loop an answer lets the next message go: its latency is friendlier, and its rate is often the generator's limit; then no rate is a verdict, and no latency of a closed loop ever is. Where the schedule was kept so badly by the generator that its own lateness is more than half of a latency, that one is none, either.",
     `A ratio is taken round by round, against ${baseline}. It is told as the median of the geometric means of all pairs of rounds, with the interval that belongs to it (Hodges and Lehmann, by the signed-rank distribution): it has the true ratio in at least 95 of 100 cases, if rounds are independent and err as easily in one direction as in the other. Where it spans 1, there is no verdict; with fewer than ${LEAST_ROUNDS} rounds there is none at all. Among a hundred verdicts, a few may be chance.`,
-    "Bars are medians with their quartiles. Behind a bar stand the figure and the ratio; a question mark says that there is no verdict. A latency of all rounds together is drawn from the sum of their histograms.",
+    "Bars are medians with their quartiles, latencies medians of the rounds' own percentiles. Behind a bar stand the figure and the ratio; a question mark says that there is no verdict.",
   ];
 }
 

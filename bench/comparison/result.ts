@@ -197,8 +197,39 @@ function cellOf(result: Result, server: string, one: Case, metric: Metric): Cell
   };
 }
 
-/** Every figure of every server and case, in the tables' order. */
-export function cellsOf(result: Result): Cell[] {
+/**
+ * Every figure of every server and case, in the tables' order.
+ * @param again another run of the same comparison: a verdict is one only where both runs have come to it
+ */
+export function cellsOf(result: Result, again?: Result): Cell[] {
+  const cells = ownCells(result);
+  if (again === undefined) return cells;
+  const others = new Map(
+    ownCells({ ...again, baseline: result.baseline }).map((cell) => [keyOf(cell), cell]),
+  );
+  return cells.map((cell) => {
+    const confirmed = others.get(keyOf(cell))?.verdict === cell.verdict;
+    return confirmed ? cell : { ...cell, verdict: null };
+  });
+}
+
+const keyOf = (cell: Cell): string => [cell.case, cell.server, cell.metric.name].join("\n");
+
+/** Of how many ratios two runs say the same, how many are a verdict in one of them only, how many contradict. */
+export function agreement(one: Result, again: Result): { same: number; once: number; contrary: number } {
+  const others = new Map(ownCells({ ...again, baseline: one.baseline }).map((cell) => [keyOf(cell), cell]));
+  const counts = { same: 0, once: 0, contrary: 0 };
+  for (const cell of ownCells(one)) {
+    const other = others.get(keyOf(cell));
+    if (cell.ratio === null || other === undefined || other.ratio === null) continue;
+    if (cell.verdict === other.verdict) counts.same++;
+    else if (cell.verdict === null || other.verdict === null) counts.once++;
+    else counts.contrary++;
+  }
+  return counts;
+}
+
+function ownCells(result: Result): Cell[] {
   const cells: Cell[] = [];
   for (const one of result.cases) {
     for (const metric of metrics) {

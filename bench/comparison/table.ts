@@ -1,7 +1,7 @@
 /**
  * The comparison on a terminal: a block for each case, with bars. It changes when its looks do.
  */
-import { cellsOf, LEAST_ROUNDS, shown, type Cell, type Result } from "./result.ts";
+import { agreement, cellsOf, LEAST_ROUNDS, shown, type Cell, type Result } from "./result.ts";
 import type { Case } from "./cases.ts";
 
 const BAR = 16;
@@ -65,8 +65,15 @@ function block(one: Case, cells: readonly Cell[], result: Result): string {
   return `${one.name}: ${one.about}\n${aligned(rows).join("\n")}\n`;
 }
 
-export function table(result: Result): string {
-  const cells = cellsOf(result);
+function agreementText(result: Result, again: Result): string {
+  const { same, once, contrary } = agreement(result, again);
+  const of = `the run of ${again.date.slice(0, 16).replace("T", " ")}`;
+  return `A mark is a verdict of two runs: ${of} says the same of ${same} ratios, of ${once} one run has a verdict and the other none, of ${contrary} they contradict each other.`;
+}
+
+/** @param again another run: marks are then the verdicts of both */
+export function table(result: Result, again?: Result): string {
+  const cells = cellsOf(result, again);
   const blocks = result.cases.map((one) =>
     block(
       one,
@@ -81,6 +88,7 @@ export function table(result: Result): string {
     `+ better, - worse than ${result.baseline}; no mark where the interval spans 1, nor at what is never a verdict`,
     "(latencies of a closed loop, which follow from its rate, and p99.9).",
     "* the load generator was the limit: the server can do better, and it is not said how much.",
+    ...(again === undefined ? [] : [agreementText(result, again)]),
     ...result.notMeasured.map((text) => `not measured: ${text}`),
   ];
   return `\n${blocks.join("\n")}\n${notes.join("\n")}\n`;
