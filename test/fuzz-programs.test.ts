@@ -39,9 +39,8 @@ describe("command lines", () => {
     "host port reply recv-size ring receive-buffer backlog max-connections idle-timeout drain-timeout stats help version".split(
       " ",
     );
-  const LOAD = "host port connections bytes depth seconds warmup rate pid churn no-verify json help".split(
-    " ",
-  );
+  const LOAD =
+    "host port connections bytes depth seconds warmup rate pid churn verify no-verify json help".split(" ");
 
   test("the server's is a complete set of options, or refused by the flag's name", () =>
     fuzz(

@@ -63,7 +63,7 @@ describe("the command line", () => {
   test("--help says every flag, its range and an example", async () => {
     const { code, stdout, stderr } = await finished(spawn(["--help"]));
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-    for (const flag of "host port connections bytes depth seconds warmup rate pid churn no-verify json help".split(
+    for (const flag of "host port connections bytes depth seconds warmup rate pid churn verify no-verify json help".split(
       " ",
     ))
       expect(stdout).toContain(`\n  --${flag}`);

@@ -134,6 +134,8 @@ describe("the open loop", () => {
     const result = await measured(server().port, "--rate", 1000, "--seconds", 0.5);
     const { schedule, messages, latency, seconds } = result;
     expect(result.mode).toBe("open");
+    // A timer is up to a millisecond late, which would be the latency that is told.
+    expect(schedule!.pacing).toBe(process.platform === "linux" ? "ppoll" : "timer");
     expect(schedule!.due).toBeWithin(1000 * seconds - 1.01, 1000 * seconds + 1.01);
     expect(latency.count).toBe(schedule!.due);
     expect(Math.abs(messages - schedule!.due)).toBeLessThan(50);
@@ -306,6 +308,10 @@ describe("a server that does wrong voids the run:", () => {
   test("--no-verify does not look at the bytes, but counts them", async () => {
     const wrong = once(6405, (peer, chunk, at) => reply(peer, altered(chunk, at)));
     expect((await measured(server({ data: wrong }).port, "--no-verify")).settings.verify).toBe(false);
+    const both = await load(server().port, "--verify", "--no-verify");
+    expect(both.stderr).toContain("--verify: it does not go with --no-verify");
+    expect(both.code).toBe(2);
+    expect((await measured(server().port, "--verify")).settings.verify).toBe(true);
     const adding = once(6400, (peer, chunk) => reply(peer, Buffer.concat([chunk, chunk])));
     const { code, stderr } = await load(server({ data: adding }).port, "--no-verify");
     expect(stderr).toContain("surplus bytes: 128 came at offset 6400");
