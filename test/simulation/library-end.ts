@@ -13,11 +13,14 @@ import { ShadowRing } from "./shadow-ring.ts";
 import type { World } from "./world.ts";
 
 /**
- * After close(): for how long the peer may take nothing of what it is owed, and for how long it may go on. Twice the
- * library's, which looks at the first only so often, and begins the second anew when the kernel drains.
+ * After close(): for how long the peer may take nothing of what it is owed, and for how long it may go on behind our
+ * FIN. The library may take twice as long: it looks at the first only so often, and begins the second anew when the
+ * kernel drains.
  */
-const FLUSH_MS = 20_000;
-const LINGER_MS = 4_000;
+const FLUSH_MS = 10_000;
+const LINGER_MS = 2_000;
+/** The clock's sums of fractions are not exact. */
+const EXACT_MS = 0.001;
 /** The library's ring, and the largest chunk on top. */
 const RING = 262_144;
 const CHUNK = 524_288;
@@ -90,6 +93,9 @@ export class End implements Author {
   /** close() has been called, or dispose. */
   closed = false;
   closedAt = Infinity;
+  /** When the kernel last took a byte, and the FIN. */
+  #sentAt = -Infinity;
+  #finAt = Infinity;
   disposed = false;
   finAsked = false;
   readEnded = false;
@@ -173,7 +179,7 @@ export class End implements Author {
     const due = this.world.clock.now >= call.deadline - 0.001;
     const reasons: Record<string, boolean> = {
       AbortError: call.abort?.controller.signal.aborted === true,
-      ETIMEDOUT: due || (call.kind === "sendall" && this.closed),
+      ETIMEDOUT: due || (call.kind === "sendall" && this.#stuck),
       EAGAIN: !call.waits,
       EINPROGRESS: !call.waits,
       EBADF: this.closed,
@@ -317,6 +323,7 @@ export class End implements Author {
 
   written(queue: Runs, bytes: Uint8Array, offset: number, length: number): void {
     if (length === 0) return;
+    this.#sentAt = this.world.clock.now;
     for (let call = this.#sends[0]; call !== undefined; call = this.#sends[0]) {
       const left = call.size - call.taken;
       if (!call.settled && left > 0) {
@@ -342,6 +349,34 @@ export class End implements Author {
       if (settled || taken === size || (kind === "send" && (taken > 0 || this.closed))) continue;
       this.fail(`the FIN overtakes ${size - taken} bytes of ${kind}`);
     }
+    this.#finAt = this.world.clock.now;
+  }
+
+  /** Closed, and for so long the peer has taken nothing. */
+  get #stuck(): boolean {
+    return this.closed && this.world.clock.now - Math.max(this.closedAt, this.#sentAt) >= FLUSH_MS - EXACT_MS;
+  }
+
+  /** Whether the library may give up its closed socket now, although the peer has not ended. */
+  get mayGiveUp(): boolean {
+    if (!this.closed) return false;
+    if (this.waiting("sendall")) return this.#stuck;
+    return this.world.clock.now - Math.max(this.closedAt, this.#finAt) >= LINGER_MS - EXACT_MS;
+  }
+
+  /** The ring as it is within a call of the code under test. */
+  get #ringNow(): ShadowRing {
+    const { received, held } = this.fake!.data as Connection;
+    this.#ring.advance(received - held);
+    return this.#ring;
+  }
+
+  pauses(): void {
+    if (!this.#ringNow.full(RING)) this.fail("paused, and it is not full");
+  }
+
+  resumes(): void {
+    if (!this.#ringNow.low(RING)) this.fail("resumed, and it is not low");
   }
 
   /** A closed socket is gone in bounded time, whatever its peer does. */
@@ -349,11 +384,11 @@ export class End implements Author {
     const { now, next } = this.world.clock;
     const { sent } = endpoint;
     // What is owed may be given up: that is found when the kernel drains, or with the next look.
-    const owes = this.#progress.owes || this.waiting("sendall");
+    const owes = this.#finAt === Infinity && (this.#progress.owes || this.waiting("sendall"));
     if (this.#progress.sent !== sent || this.#progress.owes !== owes)
       this.#progress = { at: now, sent, owes };
     // A timer may be late, and the next one counts from there.
-    const bound = (owes ? FLUSH_MS : LINGER_MS) + 2 * this.world.pace + 1;
+    const bound = 2 * (owes ? FLUSH_MS : LINGER_MS) + 2 * this.world.pace + 1;
     if (closed || next <= now || now - this.#progress.at <= bound) return;
     this.fail(`closed at ${this.closedAt}, and still there`);
   }

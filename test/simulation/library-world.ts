@@ -12,8 +12,6 @@ import type { Runs } from "./runs.ts";
 import { Server } from "./library-server.ts";
 import { Dice, World } from "./world.ts";
 
-/** After close(), the library gives a peer so long to end. */
-const LINGER_MS = 2_000;
 const NOBODY_LISTENS = 29_999;
 
 type AnySocket = socket.Socket<AddressFamily>;
@@ -98,10 +96,18 @@ export class LibraryWorld extends World {
     this.#byEndpoint.get(endpoint)!.delivered(queue, size);
   }
 
+  pauses({ endpoint }: FakeSocket): void {
+    this.#byEndpoint.get(endpoint)!.pauses();
+  }
+
+  resumes({ endpoint }: FakeSocket): void {
+    this.#byEndpoint.get(endpoint)!.resumes();
+  }
+
   override closed(fake: FakeSocket): void {
-    // A connection that never got a stream was refused.
-    if (fake.data !== undefined) return;
     const end = this.#byEndpoint.get(fake.endpoint)!;
+    if (fake.data !== undefined) return this.#checkClose(end, fake);
+    // A connection that never got a stream was refused.
     const server = this.#servers.find(({ queue }) => queue.includes(end));
     if (server === undefined) return;
     server.queue.splice(server.queue.indexOf(end), 1);
@@ -109,18 +115,25 @@ export class LibraryWorld extends World {
     if (server.queue.length < room) this.fail(`refused, and there is room for ${room}`);
   }
 
+  /** It does not matter whether the peer will find out: a close without both FINs needs a reason. */
+  #checkClose(end: End, { endpoint, endTold }: FakeSocket): void {
+    if (endpoint.error === "" && !(endTold && endpoint.shut)) this.#checkReset(end);
+  }
+
   resets(by: Endpoint): void {
     const end = this.#byEndpoint.get(by);
-    // What Bun has not accepted is the kernel's to throw away, with the listener.
-    if (end === undefined) return;
+    // What Bun has not accepted is the kernel's to throw away, with the listener. What is closed was judged then.
+    if (end !== undefined && end.fake?.closed !== true) this.#checkReset(end);
+  }
+
+  #checkReset(end: End): void {
     const gaveUp = [...end.pending].some(({ kind, deadline, abort }) => {
       return kind === "connect" && (deadline <= this.clock.now || abort?.controller.signal.aborted);
     });
-    const lingered = end.closed && this.clock.now - end.closedAt >= LINGER_MS;
     const refused = end.fake?.data === undefined;
     const abandoned = end.closed && !end.connected;
-    if (end.disposed || lingered || refused || gaveUp || abandoned || end.unwanted) return;
-    this.fail(`end ${end.id} resets, and there is no reason`);
+    if (end.disposed || end.mayGiveUp || refused || gaveUp || abandoned || end.unwanted) return;
+    this.fail(`end ${end.id} gives up its connection, and there is no reason`);
   }
 
   // What happens.

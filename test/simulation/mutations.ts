@@ -134,8 +134,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a rest ends before anybody is told that writing goes on",
     file: "net/connection.ts",
-    text: "setImmediate(() => this.onDrain());",
-    becomes: "",
+    text: "        this.onDrain();\n      } catch (error) {",
+    becomes: "      } catch (error) {",
   },
   {
     breaks: "the memory of a chunk is given back while a part of it waits",
@@ -148,6 +148,74 @@ export const MUTATIONS: readonly Mutation[] = [
     file: "net/connection.ts",
     text: "if (this.#paused || !(this.#ring?.full || this.#memory >= this.#rings.capacity)) return;",
     becomes: "if (this.#paused || !this.#ring?.full) return;",
+  },
+  {
+    breaks: "what a reset brings in spite of a pause is kept for a relay",
+    file: "net/connection.ts",
+    text: "if (this.#paused) {\n      release(chunk);",
+    becomes: "if (this.#paused && !this.#relaying) {\n      release(chunk);",
+  },
+  {
+    breaks: "resumed as soon as it is not full",
+    file: "net/connection.ts",
+    text: "if (!this.#paused || this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
+    becomes: "if (!this.#paused || this.#ring?.full || this.#memory >= this.#rings.capacity) return;",
+  },
+  {
+    breaks: "paused when three quarters are full",
+    file: "net/connection.ts",
+    text: "if (this.#paused || !(this.#ring?.full || this.#memory >= this.#rings.capacity)) return;",
+    becomes:
+      "if (this.#paused || !(this.#ring?.full || this.#memory >= this.#rings.capacity * 0.75)) return;",
+  },
+  {
+    breaks: "a connection ages though bytes move",
+    file: "net/connection.ts",
+    text: "this.quiet = moved === this.#movedBefore ? this.quiet + period : 0;",
+    becomes: "this.quiet += period;",
+  },
+  {
+    breaks: "a peer that is still taking what the kernel holds for it is idle",
+    file: "net/connection.ts",
+    text: "if (moved) this.quiet = 0;\n    return moved;",
+    becomes: "return false;",
+  },
+  {
+    breaks: "a throw in the turn after a rest ends the process",
+    file: "net/connection.ts",
+    text: "        this.abort(error);\n      }\n    });",
+    becomes: "        throw error;\n      }\n    });",
+  },
+  {
+    breaks: "a throw in a handler leaves its connection as it is",
+    file: "net/connection.ts",
+    text: "else socket.data.abort(error);",
+    becomes: "",
+  },
+  {
+    breaks: "a peer that has acknowledged as much as has been sent since is idle",
+    file: "net/connection.ts",
+    text: "const moved = left > 0 && acknowledged !== this.#acknowledged;\n    this.#acknowledged = acknowledged;",
+    becomes: "const moved = left > 0 && left !== this.#acknowledged;\n    this.#acknowledged = left;",
+  },
+  // The socket under it.
+  {
+    breaks: "of a message that goes in two calls, only the second is counted",
+    file: "net/stream-socket.ts",
+    text: "return more < 0 ? more : taken + more;",
+    becomes: "return more;",
+  },
+  {
+    breaks: "Bun is not told of a short send, and announces no drain",
+    file: "net/stream-socket.ts",
+    text: "if (sent === length) return sent;",
+    becomes: "if (sent >= 0) return sent;",
+  },
+  {
+    breaks: "what send(2) took is written again",
+    file: "net/stream-socket.ts",
+    text: "const taken = sent > 0 ? sent : 0;",
+    becomes: "const taken = 0;",
   },
   // The awaited stream.
   {
@@ -233,6 +301,30 @@ export const MUTATIONS: readonly Mutation[] = [
     file: "net/stream.ts",
     text: "if (this.#reader.waiting || this.#turning) return",
     becomes: "if (this.#reader.waiting) return",
+  },
+  {
+    breaks: "after close, a peer is given up after a fifth of its time",
+    file: "net/stream.ts",
+    text: "const FLUSH_MS = 10_000;",
+    becomes: "const FLUSH_MS = 2_000;",
+  },
+  {
+    breaks: "after close, a peer is given up although it takes what it is owed",
+    file: "net/stream.ts",
+    text: "if (this.#connection.sent === this.#sentAtAlarm) return",
+    becomes: "return",
+  },
+  {
+    breaks: "after close, a peer that still sends is given no time",
+    file: "net/stream.ts",
+    text: "const LINGER_MS = 2_000;",
+    becomes: "const LINGER_MS = 0;",
+  },
+  {
+    breaks: "after close, a call that gives up leaves what went before it without a FIN",
+    file: "net/stream.ts",
+    text: "return this.#connection.lingering ? this.#connection.close() : this.#finish();",
+    becomes: "return this.#connection.close();",
   },
   // Waiting.
   {
@@ -344,6 +436,60 @@ export const MUTATIONS: readonly Mutation[] = [
     file: "echo/reply.ts",
     text: "drained: answer,",
     becomes: "drained() {},",
+  },
+  {
+    breaks: "nobody looks for idle peers",
+    file: "echo/echo-server.ts",
+    text: "if (this.#idleMs > 0) this.#sweepEvery(this.#sweepMs);",
+    becomes: "",
+  },
+  {
+    breaks: "an idle peer that never ends keeps its connection",
+    file: "echo/echo-server.ts",
+    text: "if (connection.lingered >= LINGER_MS) connection.close();\n      else if (quiet",
+    becomes: "if (quiet",
+  },
+  {
+    breaks: "who came shortly before a sweep is idle a sweep too early",
+    file: "echo/echo-server.ts",
+    text: "connection.quiet = -this.#sweepMs;",
+    becomes: "",
+  },
+  {
+    breaks: "an idle peer is closed at once: what the kernel holds for it is lost if it sends",
+    file: "echo/echo-server.ts",
+    text: "else if (connection.held > 0) connection.abort(timedOut());\n      else connection.finish();",
+    becomes: "else if (connection.held > 0) connection.abort(timedOut());\n      else connection.close();",
+  },
+  {
+    breaks: "a stop does not wait until a peer is quiet",
+    file: "echo/echo-server.ts",
+    text: "const QUIET_MS = 1_000;",
+    becomes: "const QUIET_MS = 0;",
+  },
+  {
+    breaks: "who was quiet before a stop is given no time in it",
+    file: "echo/echo-server.ts",
+    text: "      connection.quiet = 0;\n      if (connection.lingering)",
+    becomes: "      if (connection.lingering)",
+  },
+  {
+    breaks: "a stop resets who has connected, and is not accepted yet",
+    file: "echo/echo-server.ts",
+    text: "await new Promise((resolve) => setTimeout(resolve, 1));",
+    becomes: "",
+  },
+  {
+    breaks: "a stop closes on a peer that it has sent FIN, before its timeout",
+    file: "echo/echo-server.ts",
+    text: "else if (lingering.has(connection) && connection.lingered >= LINGER_MS)",
+    becomes: "else if (connection.lingered >= LINGER_MS)",
+  },
+  {
+    breaks: "the backlog is ignored",
+    file: "echo/echo-server.ts",
+    text: "if (backlog !== undefined) setBacklog(fd, backlog);",
+    becomes: "",
   },
   // The socket.
   {
