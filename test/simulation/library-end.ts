@@ -3,11 +3,11 @@
  * it is owed. It changes when what a call means changes.
  */
 import type { Connection } from "../../src/net/connection.ts";
-import { OSError } from "../../src/net/errors.ts";
 import type { AddressFamily } from "../../src/net/constants.ts";
 import type { Socket } from "../../src/socket.ts";
 import type { FakeSocket } from "./fake-bun.ts";
 import type { Author, Endpoint } from "./kernel.ts";
+import { Call, nameOf, type Given, type Kind } from "./library-call.ts";
 import { Runs } from "./runs.ts";
 import { ShadowRing } from "./shadow-ring.ts";
 import type { World } from "./world.ts";
@@ -24,63 +24,6 @@ const EXACT_MS = 0.001;
 /** The library's ring, and the largest chunk on top. */
 const RING = 262_144;
 const CHUNK = 524_288;
-
-/** A signal that counts who listens to it. */
-export class CountedAbort {
-  readonly controller = new AbortController();
-  listeners = 0;
-
-  constructor() {
-    const { signal } = this.controller;
-    const [add, remove] = [signal.addEventListener.bind(signal), signal.removeEventListener.bind(signal)];
-    signal.addEventListener = (type: string, listener: never) => {
-      this.listeners++;
-      add(type, listener);
-    };
-    signal.removeEventListener = (type: string, listener: never) => {
-      this.listeners--;
-      remove(type, listener);
-    };
-  }
-}
-
-export type Kind = "recv" | "recv_into" | "send" | "sendall" | "connect" | "accept" | "dispose";
-
-/** A call that has been made. */
-export class Call {
-  readonly kind: Kind;
-  /** When it must be over; Infinity when it may wait for ever. */
-  readonly deadline: number;
-  readonly waits: boolean;
-  readonly abort: CountedAbort | undefined;
-  /** Whether another call of its kind waited already. */
-  readonly second: boolean;
-  settled = false;
-  /** Of a recv, what is wanted; of a send, how many bytes there are, from where in the pattern, and how many went. */
-  readonly size: number;
-  place = 0;
-  taken = 0;
-
-  constructor(kind: Kind, size: number, given: Given, now: number, second: boolean) {
-    this.kind = kind;
-    this.size = size;
-    this.waits = given.timeout !== 0;
-    this.deadline = given.timeout === null || given.timeout === 0 ? Infinity : now + given.timeout;
-    this.abort = given.abort;
-    this.second = second;
-  }
-}
-
-/** How a call is made. */
-export interface Given {
-  /** Milliseconds. */
-  readonly timeout: number | null;
-  readonly abort?: CountedAbort | undefined;
-}
-
-/** The code of what an OSError, or the name of what an aborted call, says. */
-export const nameOf = (error: unknown): string =>
-  error instanceof OSError ? error.code : error instanceof DOMException ? error.name : Bun.inspect(error);
 
 export class End implements Author {
   readonly id: number;
@@ -358,7 +301,7 @@ export class End implements Author {
   }
 
   /** Whether the library may give up its closed socket now, although the peer has not ended. */
-  get mayGiveUp(): boolean {
+  get #mayGiveUp(): boolean {
     if (!this.closed) return false;
     if (this.waiting("sendall")) return this.#stuck;
     return this.world.clock.now - Math.max(this.closedAt, this.#finAt) >= LINGER_MS - EXACT_MS;
@@ -377,6 +320,18 @@ export class End implements Author {
 
   resumes(): void {
     if (!this.#ringNow.low(RING)) this.fail("resumed, and it is not low");
+  }
+
+  /** The connection is gone. Whether the peer will find out or not: without both FINs there must be a reason. */
+  gone(): void {
+    const { endpoint, endTold } = this.fake!;
+    if (endpoint.error !== "" || (endTold && endpoint.shut)) return;
+    const late = [...this.pending].some(({ kind, deadline, abort }) => {
+      return kind === "connect" && (deadline <= this.world.clock.now || abort?.controller.signal.aborted);
+    });
+    const abandoned = this.closed && !this.connected;
+    if (this.disposed || this.unwanted || abandoned || late || this.#mayGiveUp) return;
+    this.fail("its connection is given up, and there is no reason");
   }
 
   /** A closed socket is gone in bounded time, whatever its peer does. */

@@ -7,7 +7,8 @@ import { errnoName } from "../../src/net/errors.ts";
 import * as socket from "../../src/socket.ts";
 import type { Endpoint } from "./kernel.ts";
 import type { FakeSocket } from "./fake-bun.ts";
-import { Call, CountedAbort, End, nameOf, type Given } from "./library-end.ts";
+import { Call, CountedAbort, nameOf, type Given } from "./library-call.ts";
+import { End } from "./library-end.ts";
 import type { Runs } from "./runs.ts";
 import { Server } from "./library-server.ts";
 import { Dice, World } from "./world.ts";
@@ -106,7 +107,7 @@ export class LibraryWorld extends World {
 
   override closed(fake: FakeSocket): void {
     const end = this.#byEndpoint.get(fake.endpoint)!;
-    if (fake.data !== undefined) return this.#checkClose(end, fake);
+    if (fake.data !== undefined) return end.gone();
     // A connection that never got a stream was refused.
     const server = this.#servers.find(({ queue }) => queue.includes(end));
     if (server === undefined) return;
@@ -115,26 +116,8 @@ export class LibraryWorld extends World {
     if (server.queue.length < room) this.fail(`refused, and there is room for ${room}`);
   }
 
-  /** It does not matter whether the peer will find out: a close without both FINs needs a reason. */
-  #checkClose(end: End, { endpoint, endTold }: FakeSocket): void {
-    if (endpoint.error === "" && !(endTold && endpoint.shut)) this.#checkReset(end);
-  }
-
-  resets(by: Endpoint): void {
-    const end = this.#byEndpoint.get(by);
-    // What Bun has not accepted is the kernel's to throw away, with the listener. What is closed was judged then.
-    if (end !== undefined && end.fake?.closed !== true) this.#checkReset(end);
-  }
-
-  #checkReset(end: End): void {
-    const gaveUp = [...end.pending].some(({ kind, deadline, abort }) => {
-      return kind === "connect" && (deadline <= this.clock.now || abort?.controller.signal.aborted);
-    });
-    const refused = end.fake?.data === undefined;
-    const abandoned = end.closed && !end.connected;
-    if (end.disposed || end.mayGiveUp || refused || gaveUp || abandoned || end.unwanted) return;
-    this.fail(`end ${end.id} gives up its connection, and there is no reason`);
-  }
+  /** What Bun has accepted is judged when it is gone; what it has not is thrown away with its listener. */
+  resets(): void {}
 
   // What happens.
 

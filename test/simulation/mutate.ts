@@ -9,8 +9,9 @@ import { parseArgs } from "node:util";
 import { MUTATIONS, type Mutation } from "./mutations.ts";
 
 const ROOT = join(import.meta.dir, "../..");
-/** As many as a machine plays in about 20 s: counted in steps, so that a busy one sees as much. */
-const STEPS = 1_200_000;
+/** Of each world, as many as a machine plays in about 10 s: counted in steps, so that a busy one sees as much. */
+const STEPS = 800_000;
+const WORLDS = ["echo", "library"];
 /** For a step that never ends. A machine may be busy: a run is only taken for one that hangs when it does so twice. */
 const PATIENCE_MS = 120_000;
 
@@ -56,13 +57,23 @@ function run(copy: string, args: string[]): { failed: boolean; text: string; hun
 }
 
 function look(copy: string, { test }: Mutation): Outcome {
-  const simulate = ["test/simulation/simulate.ts", "--seed", "1", "--steps", String(STEPS), "--quiet"];
-  const first = run(copy, simulate);
-  const { failed, hung, text } = first.hung ? run(copy, simulate) : first;
-  const [, where] = /DEFECT in the world (\w+, seed \d+, step \d+: .*)/.exec(text) ?? [];
-  if (where !== undefined) return { caught: true, by: where };
-  if (hung) return { caught: true, by: "the simulation: a step never ends, twice" };
-  if (failed) return { caught: false, by: `the simulation broke: ${text.trim().split("\n").at(-1)}` };
+  for (const world of WORLDS) {
+    const simulate = [
+      "test/simulation/simulate.ts",
+      "--world",
+      world,
+      "--seed",
+      "1",
+      "--steps",
+      String(STEPS),
+    ];
+    const first = run(copy, [...simulate, "--quiet"]);
+    const { failed, hung, text } = first.hung ? run(copy, [...simulate, "--quiet"]) : first;
+    const [, where] = /DEFECT in the world (\w+, seed \d+, step \d+: .*)/.exec(text) ?? [];
+    if (where !== undefined) return { caught: true, by: where };
+    if (hung) return { caught: true, by: `the world ${world}: a step never ends, twice` };
+    if (failed) return { caught: false, by: `the world ${world} broke: ${text.trim().split("\n").at(-1)}` };
+  }
   if (test === undefined) return { caught: false, by: NOBODY };
   const tested = run(copy, ["test", test]);
   const caught = tested.failed && !tested.hung;
