@@ -88,6 +88,8 @@ export class EchoServer {
   readonly #open = new Set<Connection>();
   readonly #user: ConnectionUser;
   readonly #idleMs: number;
+  /** How often idle connections are looked for. */
+  readonly #sweepMs: number;
   readonly #figures = {
     connections: 0,
     refused: 0,
@@ -144,6 +146,7 @@ export class EchoServer {
     const reply = replyNamed(options.reply, options.recvSize);
     const { onDefect } = options;
     this.#idleMs = options.idleTimeout * 1000;
+    this.#sweepMs = Math.min(1000, Math.max(50, this.#idleMs / 4));
     this.#user = {
       received: reply.received,
       drained: reply.drained,
@@ -164,6 +167,8 @@ export class EchoServer {
       }
       this.#figures.connections++;
       const connection = new Connection(streamSocket(socket), this.#user, rings);
+      // The first sweep adds a whole period, however shortly before it the connection came.
+      connection.quiet = -this.#sweepMs;
       socket.data = connection;
       this.#open.add(connection);
       reply.opened(connection);
@@ -176,7 +181,7 @@ export class EchoServer {
       this.#listener.stop(true);
       throw error;
     }
-    if (this.#idleMs > 0) this.#sweepEvery(Math.min(1000, Math.max(50, this.#idleMs / 4)));
+    if (this.#idleMs > 0) this.#sweepEvery(this.#sweepMs);
   }
 
   get address(): string {

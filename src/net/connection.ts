@@ -76,7 +76,8 @@ export class Connection {
   /** What is in the ring was given away to be relayed: nobody else has a part of it. */
   #relaying = false;
   #movedBefore = 0;
-  #unacknowledged = 0;
+  /** As delivering() saw it. */
+  #acknowledged = 0;
 
   constructor(socket: StreamSocket, user: ConnectionUser, rings: RingPool) {
     this.#socket = socket;
@@ -158,7 +159,14 @@ export class Connection {
   rest(): void {
     if (this.#blocked || this.closed) return;
     this.#blocked = true;
-    setImmediate(() => this.onDrain());
+    setImmediate(() => {
+      try {
+        this.onDrain();
+      } catch (error) {
+        // No handler of Bun's is on the stack that could: what the user throws here would end the process.
+        this.abort(error);
+      }
+    });
   }
 
   /** Keeps a received chunk, by reference, until it is taken. What take() gives is then the taker's. */
@@ -282,8 +290,10 @@ export class Connection {
    */
   delivering(): boolean {
     const left = this.#socket.unacknowledged?.() ?? 0;
-    const moved = left > 0 && left !== this.#unacknowledged;
-    this.#unacknowledged = left;
+    // Not what is left: that may be as much as the last time, of later bytes.
+    const acknowledged = this.sent - left;
+    const moved = left > 0 && acknowledged !== this.#acknowledged;
+    this.#acknowledged = acknowledged;
     if (moved) this.quiet = 0;
     return moved;
   }

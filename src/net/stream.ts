@@ -302,7 +302,8 @@ export class Stream implements ConnectionUser {
   }
 
   #closeNow(): void {
-    if (!this.owing) return this.#connection.close();
+    // A call may have given up what it owed: before what the kernel has taken there is still a FIN to send.
+    if (!this.owing) return this.#connection.lingering ? this.#connection.close() : this.#finish();
     if (this.#connection.sent === this.#sentAtAlarm) return this.#connection.abort(timedOut());
     this.#sentAtAlarm = this.#connection.sent;
     this.#closing!.set(FLUSH_MS);

@@ -28,6 +28,8 @@ class FakeTimer {
 
 export class Clock {
   now = 0;
+  /** Told after each immediate, when its microtasks have run. */
+  happened: () => void = () => undefined;
   readonly #trace: Trace;
   readonly #timers: FakeTimer[] = [];
   #immediates: (() => void)[] = [];
@@ -85,6 +87,7 @@ export class Clock {
     for (const run of this.#immediates.splice(0)) {
       run();
       drainMicrotasks();
+      this.happened();
     }
   }
 }

@@ -4,6 +4,7 @@
  */
 import type { ReplyName } from "../../src/echo/reply.ts";
 import type { Connection } from "../../src/net/connection.ts";
+import type { Limits } from "./echo-limits.ts";
 import type { FakeSocket } from "./fake-bun.ts";
 import type { Author, Endpoint, Kernel } from "./kernel.ts";
 import { Runs } from "./runs.ts";
@@ -39,17 +40,30 @@ export class Peer implements Author {
   largest = 0;
   /** The whole of the last piece that was written. */
   piece = 0;
-  /** May the server end, though the peer has not? */
-  mayEnd: () => boolean = () => false;
+  /** When, as the kernel saw it, the server's socket was opened, last moved a byte, and sent its FIN. */
+  openedAt = -Infinity;
+  movedAt = -Infinity;
+  shutAt = Infinity;
+  /** When the peer last read. */
+  readAt = -Infinity;
+  /** The server's FIN was part of a stop. */
+  shutInStop = false;
   readonly #kernel: Kernel;
+  readonly #limits: Limits;
+  /** Its FIN was there before the server's. */
+  #endedFirst = false;
+  /** What the server was given before its FIN, and what it owes for that. */
+  #came = 0;
+  #owed = 0;
   /** Of a tutorial's replies: how many bytes, and how many of them are composed. */
   readonly #chunks: number[] = [];
   #copied = 0;
   #replies = 0;
 
-  constructor(kernel: Kernel, end: Endpoint, service: Service, stubborn: boolean) {
+  constructor(kernel: Kernel, end: Endpoint, service: Service, limits: Limits, stubborn: boolean) {
     const { random } = kernel;
     this.#kernel = kernel;
+    this.#limits = limits;
     this.end = end;
     this.service = service;
     this.stubborn = stubborn;
@@ -70,7 +84,7 @@ export class Peer implements Author {
     if (end.state !== "established" || end.shut || end.error !== "" || end.closed || room <= 0) return false;
     const size = this.#kernel.random.between(1, Math.min(room, most));
     this.#kernel.trace.step("peer # writes @", end.id, size);
-    if (end.peer.closed) end.resetDue = true;
+    if (end.peer.closed) this.#kernel.meetsClosed(end);
     else if (!end.peer.resetDue) end.peer.incoming.pushPattern(this.place + this.sent, size);
     this.sent += size;
     return true;
@@ -83,6 +97,7 @@ export class Peer implements Author {
     const size = random.chance(0.3) ? waits : random.between(1, waits);
     trace.step("peer # reads @", this.end.id, size);
     this.#kernel.took(this.end, size);
+    this.readAt = this.#limits.now;
     return true;
   }
 
@@ -113,10 +128,14 @@ export class Peer implements Author {
     const { end } = this;
     if (this.over || end.closed) return false;
     if (end.resetDue) this.#kernel.arrive(end);
+    // Whether the server had a reason is asked when it closes.
     if (end.error !== "") return this.leave(false);
     if (!end.shut || !end.fin || end.incoming.length > 0) return false;
-    if (end.read !== end.peer.sent)
-      this.#kernel.trace.fail(`peer ${end.id} got ${end.read} of ${end.peer.sent}`);
+    const { trace } = this.#kernel;
+    if (end.read !== this.#owed) trace.fail(`peer ${end.id} got ${end.read} of ${this.#owed}`);
+    if (this.#endedFirst && this.#came !== this.sent) {
+      trace.fail(`peer ${end.id} is answered ${this.#came} of its ${this.sent} bytes`);
+    }
     return this.leave(false);
   }
 
@@ -124,26 +143,36 @@ export class Peer implements Author {
 
   opened(socket: FakeSocket): void {
     this.socket = socket;
-    if (this.service.reply === "tutorial") this.expected.push(BANNER, 0, BANNER.length);
+    this.openedAt = this.movedAt = this.#limits.now;
+    if (this.service.reply === "tutorial") this.#owes(BANNER);
+  }
+
+  #owes(bytes: Buffer): void {
+    this.expected.push(bytes, 0, bytes.length);
+    this.#owed += bytes.length;
   }
 
   delivered(queue: Runs, size: number): void {
     this.largest = Math.max(this.largest, size);
+    this.movedAt = this.#limits.now;
     // Behind its own FIN, the server drops what comes.
     if (this.socket!.shut) return;
     this.ring.push(size);
+    this.#came += size;
+    this.#owed += size;
     if (this.service.reply === "raw") return queue.copyTo(this.expected, size);
     this.#chunks.push(size);
     const chunk = new Runs();
     queue.copyTo(chunk, size);
     while (chunk.length > 0) {
-      this.expected.push(OK, 0, OK.length);
+      this.#owes(OK);
       chunk.moveTo(this.expected, Math.min(chunk.length, this.service.recvSize));
     }
   }
 
   written(queue: Runs, bytes: Uint8Array, offset: number, length: number): void {
     this.piece = bytes.length;
+    if (length > 0) this.movedAt = this.#limits.now;
     if (!this.expected.begins(bytes, offset, length)) {
       const reason = length > this.expected.length ? "more than there is" : "not what comes next";
       this.#kernel.trace.fail(`${length} bytes to peer ${this.end.id} are ${reason}`);
@@ -156,8 +185,18 @@ export class Peer implements Author {
     const left = this.expected.length;
     if (left > 0) trace.fail(`the FIN to peer ${this.end.id} overtakes ${left} bytes`);
     const { fin, incoming } = this.end.peer;
-    const its = fin && incoming.length === 0 && this.socket!.endTold;
-    if (!its && !this.mayEnd()) trace.fail(`a FIN to peer ${this.end.id}, which has not ended`);
+    this.#endedFirst = fin && incoming.length === 0 && this.socket!.endTold;
+    if (!this.#endedFirst && !this.#limits.mayFinish(this)) {
+      trace.fail(`a FIN to peer ${this.end.id}, which has not ended`);
+    }
+    this.shutAt = this.#limits.now;
+    this.shutInStop = this.#limits.draining;
+  }
+
+  /** The server's socket is gone. */
+  closed(): void {
+    if (this.#limits.mayClose(this)) return;
+    this.#kernel.trace.fail(`the server closes on peer ${this.end.id}, and there is no reason`);
   }
 
   /** How many bytes the replies to all that was taken have. */
@@ -173,11 +212,35 @@ export class Peer implements Author {
     return BANNER.length + copied + this.#replies * OK.length;
   }
 
+  /** The ring as it is within a call of the code under test. @param tail bytes of a composed reply that wait */
+  #ringNow(tail: number): ShadowRing {
+    const { received, held } = this.connection!;
+    this.ring.advance(received - (held - tail));
+    return this.ring;
+  }
+
+  /** Reading stops when there is no room, and for no other reason. */
+  pauses(): void {
+    const raw = this.service.reply === "raw";
+    const tail = raw ? 0 : this.#composed(this.connection!.copied) - this.connection!.sent;
+    if (this.#ringNow(tail).full(this.service.ring, tail > 0 ? this.piece : 0)) return;
+    this.#kernel.trace.fail(`connection ${this.end.peer.id}: paused, and it is not full`);
+  }
+
+  /** It goes on when there is plenty again: that is never asked for before a composed reply is out. */
+  resumes(): void {
+    if (this.#ringNow(0).low(this.service.ring)) return;
+    this.#kernel.trace.fail(`connection ${this.end.peer.id}: resumed, and it is not low`);
+  }
+
   /** The invariants of one connection. */
   check(): void {
     const { socket, connection, ring } = this;
-    if (socket === undefined || connection === undefined || connection.closed) return;
     const { trace } = this.#kernel;
+    if (socket?.endpoint.broken === true)
+      trace.fail(`peer ${this.end.id}: user code threw, and it is still there`);
+    if (socket === undefined || connection === undefined || connection.closed) return;
+    if (this.#limits.overdue(this)) trace.fail(`peer ${this.end.id} is idle, and still there`);
     const { received, sent, held, copied } = connection;
     const raw = this.service.reply === "raw";
     const tail = raw ? 0 : this.#composed(copied) - sent;

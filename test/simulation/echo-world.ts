@@ -1,23 +1,23 @@
 /**
  * The echo service among peers of every kind: EchoServer with both replies, on the fake Bun. It changes when the
- * service's limits, or how it stops, do.
+ * service has another option, or a peer another way to behave.
  */
-import type { Connection } from "../../src/net/connection.ts";
 import { EchoServer } from "../../src/echo/echo-server.ts";
 import { REPLIES } from "../../src/echo/reply.ts";
-import type { Endpoint } from "./kernel.ts";
+import { Planned, type Endpoint } from "./kernel.ts";
 import type { FakeSocket } from "./fake-bun.ts";
 import type { Runs } from "./runs.ts";
 import { Dice, World } from "./world.ts";
+import { Limits } from "./echo-limits.ts";
 import { Peer, type Service } from "./echo-peer.ts";
-
-/** Behind our FIN, a peer may go on for so long. */
-const LINGER_MS = 2_000;
 
 export class EchoWorld extends World {
   readonly service: Service;
   readonly #maxConnections: number;
   readonly #idleTimeout: number;
+  /** What the kernel keeps waiting; undefined leaves that to Bun. */
+  readonly #backlog: number | undefined;
+  readonly #limits: Limits;
   readonly #peers: Peer[] = [];
   readonly #living: Peer[] = [];
   readonly #byEndpoint = new Map<Endpoint, Peer>();
@@ -26,12 +26,13 @@ export class EchoWorld extends World {
   #toConnect: number;
   #largestWrite: number;
   #server!: EchoServer;
-  #stopTimeout: number;
-  #stopBegan = Infinity;
+  readonly #stopTimeout: number;
   #stopped = false;
   #connections = 0;
   #refused = 0;
   #delivered = 0;
+  /** How often onDefect was told of a planned one. */
+  #defects = 0;
 
   constructor(seed: number, loud: boolean) {
     super(seed, loud);
@@ -47,9 +48,11 @@ export class EchoWorld extends World {
     this.#maxConnections = random.chance(0.3) ? random.between(1, 3) : 100;
     this.#idleTimeout = random.chance(0.3) ? random.between(1, 100) / 10 : 0;
     this.#stubborn = random.chance(0.3) ? 0.3 : 0;
-    this.#toConnect = random.between(1, random.chance(0.3) ? 40 : 6);
+    this.#toConnect = random.between(1, random.chance(0.3) ? (random.chance(0.2) ? 100 : 40) : 6);
+    this.#backlog = random.chance(0.3) ? random.between(0, 4) : undefined;
     this.#largestWrite = random.chance(0.3) ? 50 : kernel.capacity;
     this.#stopTimeout = random.chance(0.2) ? 0 : random.between(1, 120) / 10;
+    this.#limits = new Limits(this.bun, this.#idleTimeout, this.#stopTimeout, this.pace);
     const some = (most: number): number => (random.chance(0.3) ? 0 : random.next() * most);
     this.#dice = new Dice({
       connect: random.chance(0.3) ? 20 : 0.5,
@@ -64,6 +67,7 @@ export class EchoWorld extends World {
       leave: some(0.2),
       reset: some(0.2),
       cut: some(0.1),
+      break: random.chance(0.3) ? 0.2 : 0,
       time: 0.2 + some(2),
       turn: 3,
       drainForNothing: some(2),
@@ -82,7 +86,11 @@ export class EchoWorld extends World {
       ...(recvSize === Infinity ? {} : { recvSize }),
       maxConnections: this.#maxConnections,
       idleTimeout: this.#idleTimeout,
-      onDefect: (error: unknown): void => this.fail(`a defect: ${Bun.inspect(error)}`),
+      ...(this.#backlog === undefined ? {} : { backlog: this.#backlog }),
+      onDefect: (error: unknown): void => {
+        if (!(error instanceof Planned)) this.fail(`a defect: ${Bun.inspect(error)}`);
+        this.#defects++;
+      },
     };
     void EchoServer.listen(options).then((server) => (this.#server = server));
     this.trace.note("an echo server, ring of @ bytes, # connections at most", this.#maxConnections, ring);
@@ -91,8 +99,10 @@ export class EchoWorld extends World {
   // What the fakes tell.
 
   opened(socket: FakeSocket): void {
-    const peer = this.#byEndpoint.get(socket.endpoint.peer)!;
-    peer.refused = this.#server.figures.open >= this.#maxConnections;
+    const peer = this.#peerOf(socket);
+    let open = 0;
+    for (const other of this.bun.sockets) if (other !== socket && !this.#peerOf(other).refused) open++;
+    peer.refused = open >= this.#maxConnections;
     if (peer.refused) this.#refused++;
     else this.#connections++;
     peer.opened(socket);
@@ -100,27 +110,18 @@ export class EchoWorld extends World {
 
   delivers(socket: FakeSocket, queue: Runs, size: number): void {
     this.#delivered += size;
-    this.#byEndpoint.get(socket.endpoint.peer)!.delivered(queue, size);
+    this.#peerOf(socket).delivered(queue, size);
   }
 
-  /** Whether the server may end a connection of itself, now. */
-  #mayEnd({ connection }: Peer): boolean {
-    if (this.#stopBegan < Infinity) return true;
-    return this.#idleTimeout > 0 && connection !== undefined && connection.quiet >= this.#idleTimeout * 1000;
+  override closed(socket: FakeSocket): void {
+    this.#peerOf(socket).closed();
   }
 
+  /** What Bun has accepted is judged when it is closed; what it has not is never thrown away. */
   resets(by: Endpoint): void {
     const peer = this.#byEndpoint.get(by.peer);
-    // A peer's own reset.
-    if (peer === undefined) return;
-    const connection: Connection | undefined = peer.connection;
-    const expired = this.clock.now >= this.#stopBegan + this.#stopTimeout * 1000;
-    if (peer.refused || expired || (connection !== undefined && connection.lingered >= LINGER_MS)) return;
-    // What Bun has not accepted yet is the kernel's to throw away.
-    if (peer.socket === undefined && this.#stopBegan < Infinity) return;
-    const idle = this.#idleTimeout > 0 && connection !== undefined;
-    if (idle && connection.quiet >= this.#idleTimeout * 1000) return;
-    this.fail(`peer ${peer.end.id} is reset, and there is no reason`);
+    if (peer === undefined || peer.socket !== undefined) return;
+    this.fail(`peer ${peer.end.id} is reset, and was never accepted`);
   }
 
   // What happens.
@@ -145,6 +146,8 @@ export class EchoWorld extends World {
         return void peer?.leave(true);
       case "cut":
         return void (peer !== undefined && this.#cut(peer));
+      case "break":
+        return void (peer !== undefined && this.#break(peer));
       case "stop":
         return this.#stop();
       default:
@@ -164,12 +167,11 @@ export class EchoWorld extends World {
   }
 
   #connect(): void {
-    if (this.#toConnect === 0 || this.#stopBegan < Infinity) return;
+    if (this.#toConnect === 0 || this.#limits.stopBegan < Infinity) return;
     this.#toConnect--;
     const end = this.kernel.connect(this.#server.port);
     this.trace.step("peer # connects", end.id);
-    const peer = new Peer(this.kernel, end, this.service, this.random.chance(this.#stubborn));
-    peer.mayEnd = () => this.#mayEnd(peer);
+    const peer = new Peer(this.kernel, end, this.service, this.#limits, this.random.chance(this.#stubborn));
     this.#peers.push(peer);
     this.#living.push(peer);
     this.#byEndpoint.set(end, peer);
@@ -181,10 +183,23 @@ export class EchoWorld extends World {
     this.kernel.cut(end);
   }
 
+  /** User code will throw when it next writes to this peer. */
+  #break({ end: { peer }, socket }: Peer): void {
+    if (socket === undefined || socket.closed || peer.broken) return;
+    this.trace.step("user code will throw on #", peer.id);
+    peer.breaks = true;
+  }
+
+  /** Bun asks the kernel before it looks at its timers: nothing waits longer than from one sweep to the next. */
+  override beforeTimer(): void {
+    for (const listener of [...this.bun.listeners]) while (listener.accept());
+    for (const socket of [...this.bun.sockets]) if (!socket.closed) socket.deliver();
+  }
+
   #stop(): void {
-    if (this.#stopBegan < Infinity) return;
+    if (this.#limits.stopBegan < Infinity) return;
     this.trace.step("the server is stopped, within @ ms", 0, this.#stopTimeout * 1000);
-    this.#stopBegan = this.clock.now;
+    this.#limits.stopBegan = this.clock.now;
     void this.#server.stop(this.#stopTimeout).then(() => (this.#stopped = true));
   }
 
@@ -192,8 +207,25 @@ export class EchoWorld extends World {
     return (this.#toConnect === 0 && this.#living.length === 0) || this.#stopped;
   }
 
+  pauses(socket: FakeSocket): void {
+    this.#peerOf(socket).pauses();
+  }
+
+  resumes(socket: FakeSocket): void {
+    this.#peerOf(socket).resumes();
+  }
+
+  #peerOf({ endpoint }: FakeSocket): Peer {
+    return this.#byEndpoint.get(endpoint.peer)!;
+  }
+
+  /** A peer may be gone, and its connection still there. */
   check(): void {
-    for (const peer of this.#living) peer.check();
+    for (const socket of this.bun.sockets) this.#peerOf(socket).check();
+    const waiting = this.bun.listeners[0]?.listening.queue.length ?? 0;
+    // The kernel lets one more in.
+    if (waiting > (this.#backlog ?? 511) + 1)
+      this.fail(`${waiting} wait, behind a backlog of ${this.#backlog}`);
   }
 
   heal(): boolean {
@@ -212,9 +244,10 @@ export class EchoWorld extends World {
       if (peer.finish()) happened = true;
     }
     if (happened) return false;
-    if (this.#stopBegan === Infinity) {
+    if (this.#limits.stopBegan === Infinity) {
       if (waiting > 0) this.fail(`${waiting} peers wait, and nothing comes`);
-      this.#stop();
+      // Those that stay are given up by the idle timeout, where there is one, and otherwise by a stop.
+      if (this.#idleTimeout === 0 || this.bun.sockets.length === 0) this.#stop();
     }
     this.clock.now = Math.max(this.clock.now, Math.min(this.clock.next, this.clock.now + 1e9));
     this.clock.fire();
@@ -224,6 +257,8 @@ export class EchoWorld extends World {
   judge(): void {
     const { figures } = this.#server;
     const out = this.#peers.reduce((sum, { end }) => sum + end.peer.sent, 0);
+    const broken = this.#peers.filter(({ end }) => end.peer.broken).length;
+    this.assert(this.#defects === broken, `onDefect was told ${this.#defects} times of ${broken} defects`);
     const { open, held, connections, refused, bytesIn, bytesOut, bytesDropped } = figures;
     const right =
       open === 0 &&

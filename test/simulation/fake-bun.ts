@@ -4,7 +4,7 @@
  */
 import { drainMicrotasks } from "bun:jsc";
 import type { Clock } from "./clock.ts";
-import type { Endpoint, Kernel, Listening } from "./kernel.ts";
+import { Planned, type Endpoint, type Kernel, type Listening } from "./kernel.ts";
 import type { Runs } from "./runs.ts";
 
 /** Bun's receive buffer. */
@@ -31,6 +31,11 @@ export interface Watcher {
   /** A chunk, the first bytes of the queue, is about to be handed over. */
   delivers(socket: FakeSocket, queue: Runs, size: number): void;
   closed(socket: FakeSocket): void;
+  /** Asked for by the code under test, and not done yet. */
+  pauses(socket: FakeSocket): void;
+  resumes(socket: FakeSocket): void;
+  /** An event of Bun's own has been told, and its microtasks have run. */
+  happened(): void;
 }
 
 export class FakeSocket {
@@ -74,12 +79,14 @@ export class FakeSocket {
   pause(): void {
     this.#use("pause");
     if (this.paused) this.#bun.kernel.trace.fail("paused twice");
+    this.#bun.watcher.pauses(this);
     this.paused = true;
   }
 
   resume(): void {
     this.#use("resume");
     if (!this.paused) this.#bun.kernel.trace.fail("resumed without a pause");
+    this.#bun.watcher.resumes(this);
     this.paused = false;
   }
 
@@ -123,6 +130,8 @@ export class FakeSocket {
     try {
       this.#handlers[event]?.(this, told);
     } catch (error) {
+      // Bun tells the handlers what one of them threw, and leaves the socket open.
+      if (error instanceof Planned && event !== "error") return this.#tell("error", error);
       if (trace.fault === undefined) {
         trace.fail(
           `the handler of \`${event}\` threw: ${error instanceof Error ? error.stack : String(error)}`,
@@ -137,6 +146,7 @@ export class FakeSocket {
   #happens(event: keyof Handlers, told?: unknown): void {
     this.#tell(event, told);
     drainMicrotasks();
+    this.#bun.watcher.happened();
   }
 
   open(): void {
@@ -159,6 +169,7 @@ export class FakeSocket {
         : Object.assign(new Error(code), { code, errno: code === "EPIPE" ? -32 : -104 });
     this.#close(error);
     drainMicrotasks();
+    this.#bun.watcher.happened();
   }
 
   /** One event that the kernel has for this socket. @returns whether there was one */
@@ -259,6 +270,7 @@ export class FakeListener {
     kernel.trace.step("`open` of #", endpoint.id);
     this.#bun.open(kernel.open(2, endpoint), endpoint, this.#handlers);
     drainMicrotasks();
+    this.#bun.watcher.happened();
     return true;
   }
 

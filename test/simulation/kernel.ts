@@ -6,6 +6,9 @@ import type { Random } from "../support/random.ts";
 import { Runs } from "./runs.ts";
 import type { Trace } from "./trace.ts";
 
+/** What a defect in user code throws, on purpose. */
+export class Planned extends Error {}
+
 /** Who knows what must be written next. Both throw a Fault. */
 export interface Author {
   /** The kernel takes these bytes, or none of them: are they the right ones? They are put into the queue. */
@@ -37,6 +40,9 @@ export class Endpoint {
   sent = 0;
   read = 0;
   author: Author | undefined;
+  /** User code is about to throw where it writes next, or has. */
+  breaks = false;
+  broken = false;
 
   constructor(id: number, port: number, capacity: number) {
     this.id = id;
@@ -191,6 +197,12 @@ export class Kernel {
       this.trace.fail(`a write of ${length} bytes from ${offset} on, of a piece that has ${bytes.length}`);
     }
     if (from.closed) this.trace.fail("a write to what is closed");
+    if (from.breaks) {
+      from.breaks = false;
+      from.broken = true;
+      this.trace.note("user code throws on #", from.id);
+      throw new Planned("user code has a defect");
+    }
     if (from.shut) this.trace.fail("a write behind the FIN");
     if (from.error !== "") {
       from.errorTold = true;
@@ -206,8 +218,18 @@ export class Kernel {
     const { peer } = from;
     const arrives = !peer.closed && !peer.resetDue;
     from.author!.written(arrives ? peer.incoming : new Runs(), bytes, offset, taken);
-    if (peer.closed && taken > 0) from.resetDue = true;
+    if (peer.closed && taken > 0) this.meetsClosed(from);
     return taken;
+  }
+
+  /**
+   * What an end has sent meets one that is closed. The answer is an RST: bytes that the closed end's kernel had
+   * accepted are lost, although it was closed without a reset.
+   */
+  meetsClosed(from: Endpoint): void {
+    if (from.resetDue) return;
+    this.onReset(from.peer);
+    this.#throwAway(from);
   }
 
   /** The owner has read so many of the bytes that came. */

@@ -3,81 +3,27 @@
  * it is owed. It changes when what a call means changes.
  */
 import type { Connection } from "../../src/net/connection.ts";
-import { OSError } from "../../src/net/errors.ts";
 import type { AddressFamily } from "../../src/net/constants.ts";
 import type { Socket } from "../../src/socket.ts";
 import type { FakeSocket } from "./fake-bun.ts";
 import type { Author, Endpoint } from "./kernel.ts";
+import { Call, nameOf, type Given, type Kind } from "./library-call.ts";
 import { Runs } from "./runs.ts";
 import { ShadowRing } from "./shadow-ring.ts";
 import type { World } from "./world.ts";
 
 /**
- * After close(): for how long the peer may take nothing of what it is owed, and for how long it may go on. Twice the
- * library's, which looks at the first only so often, and begins the second anew when the kernel drains.
+ * After close(): for how long the peer may take nothing of what it is owed, and for how long it may go on behind our
+ * FIN. The library may take twice as long: it looks at the first only so often, and begins the second anew when the
+ * kernel drains.
  */
-const FLUSH_MS = 20_000;
-const LINGER_MS = 4_000;
+const FLUSH_MS = 10_000;
+const LINGER_MS = 2_000;
+/** The clock's sums of fractions are not exact. */
+const EXACT_MS = 0.001;
 /** The library's ring, and the largest chunk on top. */
 const RING = 262_144;
 const CHUNK = 524_288;
-
-/** A signal that counts who listens to it. */
-export class CountedAbort {
-  readonly controller = new AbortController();
-  listeners = 0;
-
-  constructor() {
-    const { signal } = this.controller;
-    const [add, remove] = [signal.addEventListener.bind(signal), signal.removeEventListener.bind(signal)];
-    signal.addEventListener = (type: string, listener: never) => {
-      this.listeners++;
-      add(type, listener);
-    };
-    signal.removeEventListener = (type: string, listener: never) => {
-      this.listeners--;
-      remove(type, listener);
-    };
-  }
-}
-
-export type Kind = "recv" | "recv_into" | "send" | "sendall" | "connect" | "accept" | "dispose";
-
-/** A call that has been made. */
-export class Call {
-  readonly kind: Kind;
-  /** When it must be over; Infinity when it may wait for ever. */
-  readonly deadline: number;
-  readonly waits: boolean;
-  readonly abort: CountedAbort | undefined;
-  /** Whether another call of its kind waited already. */
-  readonly second: boolean;
-  settled = false;
-  /** Of a recv, what is wanted; of a send, how many bytes there are, from where in the pattern, and how many went. */
-  readonly size: number;
-  place = 0;
-  taken = 0;
-
-  constructor(kind: Kind, size: number, given: Given, now: number, second: boolean) {
-    this.kind = kind;
-    this.size = size;
-    this.waits = given.timeout !== 0;
-    this.deadline = given.timeout === null || given.timeout === 0 ? Infinity : now + given.timeout;
-    this.abort = given.abort;
-    this.second = second;
-  }
-}
-
-/** How a call is made. */
-export interface Given {
-  /** Milliseconds. */
-  readonly timeout: number | null;
-  readonly abort?: CountedAbort | undefined;
-}
-
-/** The code of what an OSError, or the name of what an aborted call, says. */
-export const nameOf = (error: unknown): string =>
-  error instanceof OSError ? error.code : error instanceof DOMException ? error.name : Bun.inspect(error);
 
 export class End implements Author {
   readonly id: number;
@@ -90,6 +36,9 @@ export class End implements Author {
   /** close() has been called, or dispose. */
   closed = false;
   closedAt = Infinity;
+  /** When the kernel last took a byte, and the FIN. */
+  #sentAt = -Infinity;
+  #finAt = Infinity;
   disposed = false;
   finAsked = false;
   readEnded = false;
@@ -173,7 +122,7 @@ export class End implements Author {
     const due = this.world.clock.now >= call.deadline - 0.001;
     const reasons: Record<string, boolean> = {
       AbortError: call.abort?.controller.signal.aborted === true,
-      ETIMEDOUT: due || (call.kind === "sendall" && this.closed),
+      ETIMEDOUT: due || (call.kind === "sendall" && this.#stuck),
       EAGAIN: !call.waits,
       EINPROGRESS: !call.waits,
       EBADF: this.closed,
@@ -317,6 +266,7 @@ export class End implements Author {
 
   written(queue: Runs, bytes: Uint8Array, offset: number, length: number): void {
     if (length === 0) return;
+    this.#sentAt = this.world.clock.now;
     for (let call = this.#sends[0]; call !== undefined; call = this.#sends[0]) {
       const left = call.size - call.taken;
       if (!call.settled && left > 0) {
@@ -342,6 +292,46 @@ export class End implements Author {
       if (settled || taken === size || (kind === "send" && (taken > 0 || this.closed))) continue;
       this.fail(`the FIN overtakes ${size - taken} bytes of ${kind}`);
     }
+    this.#finAt = this.world.clock.now;
+  }
+
+  /** Closed, and for so long the peer has taken nothing. */
+  get #stuck(): boolean {
+    return this.closed && this.world.clock.now - Math.max(this.closedAt, this.#sentAt) >= FLUSH_MS - EXACT_MS;
+  }
+
+  /** Whether the library may give up its closed socket now, although the peer has not ended. */
+  get #mayGiveUp(): boolean {
+    if (!this.closed) return false;
+    if (this.waiting("sendall")) return this.#stuck;
+    return this.world.clock.now - Math.max(this.closedAt, this.#finAt) >= LINGER_MS - EXACT_MS;
+  }
+
+  /** The ring as it is within a call of the code under test. */
+  get #ringNow(): ShadowRing {
+    const { received, held } = this.fake!.data as Connection;
+    this.#ring.advance(received - held);
+    return this.#ring;
+  }
+
+  pauses(): void {
+    if (!this.#ringNow.full(RING)) this.fail("paused, and it is not full");
+  }
+
+  resumes(): void {
+    if (!this.#ringNow.low(RING)) this.fail("resumed, and it is not low");
+  }
+
+  /** The connection is gone. Whether the peer will find out or not: without both FINs there must be a reason. */
+  gone(): void {
+    const { endpoint, endTold } = this.fake!;
+    if (endpoint.error !== "" || (endTold && endpoint.shut)) return;
+    const late = [...this.pending].some(({ kind, deadline, abort }) => {
+      return kind === "connect" && (deadline <= this.world.clock.now || abort?.controller.signal.aborted);
+    });
+    const abandoned = this.closed && !this.connected;
+    if (this.disposed || this.unwanted || abandoned || late || this.#mayGiveUp) return;
+    this.fail("its connection is given up, and there is no reason");
   }
 
   /** A closed socket is gone in bounded time, whatever its peer does. */
@@ -349,11 +339,11 @@ export class End implements Author {
     const { now, next } = this.world.clock;
     const { sent } = endpoint;
     // What is owed may be given up: that is found when the kernel drains, or with the next look.
-    const owes = this.#progress.owes || this.waiting("sendall");
+    const owes = this.#finAt === Infinity && (this.#progress.owes || this.waiting("sendall"));
     if (this.#progress.sent !== sent || this.#progress.owes !== owes)
       this.#progress = { at: now, sent, owes };
     // A timer may be late, and the next one counts from there.
-    const bound = (owes ? FLUSH_MS : LINGER_MS) + 2 * this.world.pace + 1;
+    const bound = 2 * (owes ? FLUSH_MS : LINGER_MS) + 2 * this.world.pace + 1;
     if (closed || next <= now || now - this.#progress.at <= bound) return;
     this.fail(`closed at ${this.closedAt}, and still there`);
   }

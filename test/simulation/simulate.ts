@@ -21,37 +21,47 @@ Usage: bun run simulate [options]
 
   --world <${Object.keys(WORLDS).join("|")}>  one kind of world; default: all in turn
   --seed <number>     the first seed; default: a random one
-  --count <number>    so many seeds; default: 1 with --seed
+  --count <number>    so many seeds; default: one, unless the next two say more
   --seconds <number>  go on for so long
   --steps <number>    go on for so many steps
-  --length <number>   steps of one seed before its end; default: by the seed
+  --length <number>   steps of one seed before its end, the first ones of the seed's own; default: by the seed
   --trace             print each step
   --quiet             no progress
 
 Exit code 1: a defect. 2: a wrong flag.
 `;
 
-const { values } = parseArgs({
-  options: {
-    world: { type: "string" },
-    seed: { type: "string" },
-    count: { type: "string" },
-    seconds: { type: "string" },
-    steps: { type: "string" },
-    length: { type: "string" },
-    trace: { type: "boolean", default: false },
-    quiet: { type: "boolean", default: false },
-    help: { type: "boolean", default: false },
-  },
-});
+function wrong(reason: string): never {
+  console.error(reason);
+  process.exit(2);
+}
 
-function number(name: "seed" | "count" | "seconds" | "steps" | "length"): number | undefined {
+function flags() {
+  const text = { type: "string" } as const;
+  const no = { type: "boolean", default: false } as const;
+  const numbers = { seed: text, count: text, seconds: text, steps: text, length: text };
+  try {
+    return parseArgs({ options: { world: text, ...numbers, trace: no, quiet: no, help: no } }).values;
+  } catch (error) {
+    return wrong((error as Error).message);
+  }
+}
+
+const values = flags();
+
+/** Nothing played is nothing shown: only what says where to begin may be 0. */
+function number(name: "seed" | "count" | "steps" | "length", least = 1): number | undefined {
   const text = values[name];
   if (text === undefined) return undefined;
   const value = Number(text);
-  if (Number.isFinite(value) && value >= 0) return value;
-  console.error(`--${name}: ${text} is no number from 0 on`);
-  process.exit(2);
+  if (text.trim() !== "" && Number.isSafeInteger(value) && value >= least) return value;
+  return wrong(`--${name}: ${text} is no whole number from ${least} on`);
+}
+
+function secondsGiven(): number | undefined {
+  const seconds = values.seconds === undefined ? undefined : Number(values.seconds);
+  if (seconds === undefined || seconds > 0) return seconds;
+  return wrong(`--seconds: ${values.seconds} is no number above 0`);
 }
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => void real.turn(() => resolve()));
@@ -75,7 +85,9 @@ async function play(name: string, seed: number, length: number | undefined): Pro
     await new Promise<void>((resolve, reject) => {
       real.turn(() => {
         try {
-          world.live(length ?? world.random.between(100, 5000));
+          // Drawn in any case, so that a seed with a length is the beginning of the same story.
+          const own = world.random.between(100, 5000);
+          world.live(length ?? own);
           resolve();
         } catch (error) {
           reject(error);
@@ -100,15 +112,14 @@ async function play(name: string, seed: number, length: number | undefined): Pro
 
 async function main(): Promise<void> {
   const names = values.world === undefined ? Object.keys(WORLDS) : [values.world];
-  if (!names.every((name) => name in WORLDS)) {
-    console.error(`--world: ${values.world} is none of ${Object.keys(WORLDS).join(", ")}`);
-    process.exit(2);
+  if (!names.every((name) => Object.hasOwn(WORLDS, name))) {
+    wrong(`--world: ${values.world} is none of ${Object.keys(WORLDS).join(", ")}`);
   }
   const [seconds, steps, length, given] = [
-    number("seconds"),
+    secondsGiven(),
     number("steps"),
     number("length"),
-    number("seed"),
+    number("seed", 0),
   ];
   const first = given ?? crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1;
   const count = number("count") ?? (seconds === undefined && steps === undefined ? 1 : Infinity);

@@ -65,6 +65,7 @@ export abstract class World implements Watcher {
     this.kernel = new Kernel(this.random, this.trace);
     this.bun = new FakeBun(this.kernel, this.clock, this);
     this.kernel.onReset = (by) => this.resets(by);
+    this.clock.happened = () => this.happened();
     this.pace = [0.1, 5, 100, 2000][this.random.between(0, 3)]!;
     const { random, kernel } = this;
     kernel.shortWrites = [0, 0.05, 0.5][random.between(0, 2)]!;
@@ -74,6 +75,9 @@ export abstract class World implements Watcher {
   abstract opened(socket: FakeSocket): void;
   abstract delivers(socket: FakeSocket, queue: Runs, size: number): void;
   closed(_: FakeSocket): void {}
+  /** Rightly so? */
+  abstract pauses(socket: FakeSocket): void;
+  abstract resumes(socket: FakeSocket): void;
   /** Code under test throws a connection away. */
   abstract resets(by: Endpoint): void;
   /** Begins, so that there is something to happen. */
@@ -117,10 +121,15 @@ export abstract class World implements Watcher {
     this.#nothingIsLeft();
   }
 
-  #settle(): void {
-    drainMicrotasks();
+  /** A step may be many events: the invariants hold after each. */
+  happened(): void {
     if (this.trace.fault !== undefined) throw this.trace.fault;
     this.check();
+  }
+
+  #settle(): void {
+    drainMicrotasks();
+    this.happened();
   }
 
   /** Timers that only sweep up are given their time. */
@@ -168,14 +177,23 @@ export abstract class World implements Watcher {
   /** Time passes, mostly up to the next timer, sometimes beyond; then one timer fires. */
   time(): boolean {
     const { clock, random } = this;
-    if (clock.fire()) return true;
+    if (this.#timer()) return true;
     const jump = random.next() * this.pace;
     const late = random.chance(0.1) ? random.next() * this.pace : 0;
     clock.now = Math.min(clock.now + jump, Math.max(clock.now, clock.next) + late);
     this.trace.step("it is @ ms", 0, Math.round(clock.now));
-    clock.fire();
+    this.#timer();
     return true;
   }
+
+  #timer(): boolean {
+    if (this.clock.next > this.clock.now) return false;
+    this.beforeTimer();
+    return this.clock.fire();
+  }
+
+  /** A timer is due. */
+  beforeTimer(): void {}
 
   turn(): boolean {
     if (this.clock.immediates === 0) return false;

@@ -1,0 +1,207 @@
+/** Defects of the ring, the connection and the socket under it, as mutations.ts describes them. It changes with that source. */
+import type { Mutation } from "./mutations.ts";
+
+export const CONNECTION_MUTATIONS: readonly Mutation[] = [
+  // The ring.
+  {
+    breaks: "the ring forgets how much of its first chunk is gone: bytes are sent twice",
+    file: "net/ring-buffer.ts",
+    text: "this.#offset += bytes;",
+    becomes: "",
+  },
+  {
+    breaks: "one slot too many: the oldest chunk is overwritten",
+    file: "net/ring-buffer.ts",
+    text: "return this.#count === RING_SLOTS || this.#memory >= this.capacity;",
+    becomes: "return this.#count > RING_SLOTS || this.#memory >= this.capacity;",
+  },
+  {
+    breaks: "a chunk goes into the wrong slot when the ring wraps around",
+    file: "net/ring-buffer.ts",
+    text: "(this.#first + this.#count) & MASK",
+    becomes: "this.#count & MASK",
+  },
+  {
+    breaks: "the limit counts the bytes that wait, not the memory that they keep alive",
+    file: "net/ring-buffer.ts",
+    text: "this.#memory += chunk.length;",
+    becomes: "this.#memory += chunk.length - offset;",
+  },
+  {
+    breaks: "a slice is not taken from where the last one ended",
+    file: "net/ring-buffer.ts",
+    text: "head.subarray(start, end);",
+    becomes: "head.subarray(0, end - start);",
+  },
+  {
+    breaks: "low water counts no slots: reading goes on with a ring that is nearly full",
+    file: "net/ring-buffer.ts",
+    text: "return this.#count <= RING_SLOTS / 2 && this.#memory <= this.capacity / 2;",
+    becomes: "return this.#memory <= this.capacity / 2;",
+  },
+  // The connection.
+  {
+    breaks: "the rest of a short write is dropped",
+    file: "net/connection.ts",
+    text: "this.#push(chunk, sent);",
+    becomes: "",
+  },
+  {
+    breaks: "new bytes are written past those that wait",
+    file: "net/connection.ts",
+    text: "if (this.#ring === null && !this.#blocked && length <= limit) {",
+    becomes: "if (length <= limit) {",
+  },
+  {
+    breaks: "nobody pauses a peer that sends more than is held",
+    file: "net/connection.ts",
+    text: "this.#paused = true;\n    this.#socket.pause();",
+    becomes: "",
+  },
+  {
+    breaks: "nobody resumes: the peer waits for ever",
+    file: "net/connection.ts",
+    text: "this.#paused = false;\n    this.#socket.resume();",
+    becomes: "",
+  },
+  {
+    breaks: "resumed without low water",
+    file: "net/connection.ts",
+    text: "if (!this.#paused || this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
+    becomes: "if (!this.#paused) return;",
+  },
+  {
+    breaks: "the FIN goes out before what is held",
+    file: "net/connection.ts",
+    text: "if (!this.#finishing || this.held > 0 || this.closed) return;",
+    becomes: "if (!this.#finishing || this.closed) return;",
+  },
+  {
+    breaks: "after a tail is out, the FIN that waits for it is forgotten",
+    file: "net/connection.ts",
+    text: "this.#user.drained(this);\n    this.#settle();",
+    becomes: "this.#user.drained(this);",
+  },
+  {
+    breaks: "a second FIN, at whatever comes after the first",
+    file: "net/connection.ts",
+    text: "if (!this.#shut) {\n      this.#shut = true;",
+    becomes: "if (!this.#shut) {",
+  },
+  {
+    breaks: "closing twice is told twice",
+    file: "net/connection.ts",
+    text: "if (socket === closedSocket) return;\n    this.#user.closed(this, error);",
+    becomes: "this.#user.closed(this, error);",
+  },
+  {
+    breaks: "after the close, the socket is still used",
+    file: "net/connection.ts",
+    text: "this.#socket = closedSocket;",
+    becomes: "",
+  },
+  {
+    breaks: "what comes in spite of a pause, at a reset, overfills the ring",
+    file: "net/connection.ts",
+    text: "if (this.#paused) {\n      release(chunk);",
+    becomes: "if (this.closed) {\n      release(chunk);",
+  },
+  {
+    breaks: "the tail is sent from its start again",
+    file: "net/connection.ts",
+    text: "this.#tailOffset += sent;",
+    becomes: "",
+  },
+  {
+    breaks: "bytes behind our FIN are handed to the user",
+    file: "net/connection.ts",
+    text: "this.#dropping = true;\n    if (!this.#shut) {",
+    becomes: "if (!this.#shut) {",
+  },
+  {
+    breaks: "a rest ends before anybody is told that writing goes on",
+    file: "net/connection.ts",
+    text: "        this.onDrain();\n      } catch (error) {",
+    becomes: "      } catch (error) {",
+  },
+  {
+    breaks: "the memory of a chunk is given back while a part of it waits",
+    file: "net/connection.ts",
+    text: "if (ring.head !== head) release(head);",
+    becomes: "release(head);",
+  },
+  {
+    breaks: "the limit ignores the piece that waits in the tail",
+    file: "net/connection.ts",
+    text: "if (this.#paused || !(this.#ring?.full || this.#memory >= this.#rings.capacity)) return;",
+    becomes: "if (this.#paused || !this.#ring?.full) return;",
+  },
+  {
+    breaks: "what a reset brings in spite of a pause vanishes, and the connection goes on",
+    file: "net/connection.ts",
+    text: 'return this.abort(osError({ code: "ECONNRESET", syscall: "recv" }));',
+    becomes: "return;",
+  },
+  {
+    breaks: "resumed as soon as it is not full",
+    file: "net/connection.ts",
+    text: "if (!this.#paused || this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
+    becomes: "if (!this.#paused || this.#ring?.full || this.#memory >= this.#rings.capacity) return;",
+  },
+  {
+    breaks: "paused when three quarters are full",
+    file: "net/connection.ts",
+    text: "if (this.#paused || !(this.#ring?.full || this.#memory >= this.#rings.capacity)) return;",
+    becomes:
+      "if (this.#paused || !(this.#ring?.full || this.#memory >= this.#rings.capacity * 0.75)) return;",
+  },
+  {
+    breaks: "a connection ages though bytes move",
+    file: "net/connection.ts",
+    text: "this.quiet = moved === this.#movedBefore ? this.quiet + period : 0;",
+    becomes: "this.quiet += period;",
+  },
+  {
+    breaks: "a peer that is still taking what the kernel holds for it is idle",
+    file: "net/connection.ts",
+    text: "if (moved) this.quiet = 0;\n    return moved;",
+    becomes: "return false;",
+  },
+  {
+    breaks: "a throw in the turn after a rest ends the process",
+    file: "net/connection.ts",
+    text: "        this.abort(error);\n      }\n    });",
+    becomes: "        throw error;\n      }\n    });",
+  },
+  {
+    breaks: "a throw in a handler leaves its connection as it is",
+    file: "net/connection.ts",
+    text: "else socket.data.abort(error);",
+    becomes: "",
+  },
+  {
+    breaks: "a peer that has acknowledged as much as has been sent since is idle",
+    file: "net/connection.ts",
+    text: "const moved = left > 0 && acknowledged !== this.#acknowledged;\n    this.#acknowledged = acknowledged;",
+    becomes: "const moved = left > 0 && left !== this.#acknowledged;\n    this.#acknowledged = left;",
+  },
+  // The socket under it.
+  {
+    breaks: "of a message that goes in two calls, only the second is counted",
+    file: "net/stream-socket.ts",
+    text: "return more < 0 ? more : taken + more;",
+    becomes: "return more;",
+  },
+  {
+    breaks: "Bun is not told of a short send, and announces no drain",
+    file: "net/stream-socket.ts",
+    text: "if (sent === length) return sent;",
+    becomes: "if (sent >= 0) return sent;",
+  },
+  {
+    breaks: "what send(2) took is written again",
+    file: "net/stream-socket.ts",
+    text: "const taken = sent > 0 ? sent : 0;",
+    becomes: "const taken = 0;",
+  },
+];

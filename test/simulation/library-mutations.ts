@@ -1,0 +1,195 @@
+/** Defects of the awaited stream, waiting, listening and connecting, as mutations.ts describes them. It changes with that source. */
+import type { Mutation } from "./mutations.ts";
+
+export const LIBRARY_MUTATIONS: readonly Mutation[] = [
+  // The awaited stream.
+  {
+    breaks: "a pending recv is lost when the connection closes",
+    file: "net/stream.ts",
+    text: "if (reason === undefined) this.#reader.resolve(NOTHING);\n    else if (this.#reader.waiting) this.#reader.reject(reason);\n    else this.#error = reason;",
+    becomes: "this.#error = reason;",
+  },
+  {
+    breaks: "a pending sendall is lost when the connection closes",
+    file: "net/stream.ts",
+    text: "this.#rejectWriters((call) => (reason === undefined ? brokenPipe(call) : told(reason, call)));",
+    becomes: "",
+  },
+  {
+    breaks: "what waited when the connection ended cannot be received",
+    file: "net/stream.ts",
+    text: "this.#rest.push(rest);",
+    becomes: "",
+  },
+  {
+    breaks: "a sendall is done when the kernel has taken a part of it",
+    file: "net/stream.ts",
+    text: "if (all ? writer.offset < writer.bytes.length : sent === 0) return;",
+    becomes: "if (sent === 0) return;",
+  },
+  {
+    breaks: "calls interleave: the second sendall goes before the first",
+    file: "net/stream.ts",
+    text: "this.#writers.push(writer);",
+    becomes: "this.#writers.unshift(writer);",
+  },
+  {
+    breaks: "shutdown does not wait for pending calls",
+    file: "net/stream.ts",
+    text: "if (!this.owing) this.#sendFin();",
+    becomes: "this.#connection.shutdown();",
+  },
+  {
+    breaks: "a FIN that waits for a pending call is never sent",
+    file: "net/stream.ts",
+    text: "else if (this.#finWanted) this.#sendFin();",
+    becomes: "",
+  },
+  {
+    breaks: "close does not deliver what sendall has accepted",
+    file: "net/stream.ts",
+    text: "if (!this.owing) return this.#finish();",
+    becomes: "return this.#finish();",
+  },
+  {
+    breaks: "after close, a peer that never ends keeps the descriptor for ever",
+    file: "net/stream.ts",
+    text: "this.#closing!.set(LINGER_MS);",
+    becomes: "",
+  },
+  {
+    breaks: "after close, a peer that takes nothing keeps the descriptor for ever",
+    file: "net/stream.ts",
+    text: "this.#closing.set(FLUSH_MS);",
+    becomes: "",
+  },
+  {
+    breaks: "a recv that does not wait gets bytes of a socket that is closed meanwhile",
+    file: "net/stream.ts",
+    text: 'this.#error = closedError("recv");\n    this.#connection.drop();',
+    becomes: "",
+  },
+  {
+    breaks: "a recv gets more than it asked for",
+    file: "net/stream.ts",
+    text: "if (chunk.length <= this.#size) return reader.resolve(chunk as Buffer);",
+    becomes: "return reader.resolve(chunk as Buffer);",
+  },
+  {
+    breaks: "a second recv takes the first one's place",
+    file: "net/stream.ts",
+    text: "if (this.#reader.waiting || this.#turning) return",
+    becomes: "if (this.#turning) return",
+  },
+  {
+    breaks: "a recv that does not wait is overtaken by a second one",
+    file: "net/stream.ts",
+    text: "if (this.#reader.waiting || this.#turning) return",
+    becomes: "if (this.#reader.waiting) return",
+  },
+  {
+    breaks: "after close, a peer is given up after a fifth of its time",
+    file: "net/stream.ts",
+    text: "const FLUSH_MS = 10_000;",
+    becomes: "const FLUSH_MS = 2_000;",
+  },
+  {
+    breaks: "after close, a peer is given up although it takes what it is owed",
+    file: "net/stream.ts",
+    text: "if (this.#connection.sent === this.#sentAtAlarm) return",
+    becomes: "return",
+  },
+  {
+    breaks: "after close, a peer that still sends is given no time",
+    file: "net/stream.ts",
+    text: "const LINGER_MS = 2_000;",
+    becomes: "const LINGER_MS = 0;",
+  },
+  {
+    breaks: "after close, a call that gives up leaves what went before it without a FIN",
+    file: "net/stream.ts",
+    text: "return this.#connection.lingering ? this.#connection.close() : this.#finish();",
+    becomes: "return this.#connection.close();",
+  },
+  // Waiting.
+  {
+    breaks: "a deadline that was met ends the next call",
+    file: "net/waiter.ts",
+    text: "if (this.deadline !== Infinity) waiting.delete(this);\n    this.deadline = Infinity;",
+    becomes: "",
+  },
+  {
+    breaks: "a signal keeps a listener of a call that is over",
+    file: "net/waiter.ts",
+    text: 'this.#signal.removeEventListener("abort", this);',
+    becomes: "",
+  },
+  {
+    breaks: "the timer is not armed again for the deadlines that are left",
+    file: "net/waiter.ts",
+    text: "if (next < armedFor) arm(next);",
+    becomes: "",
+  },
+  // Listening and connecting.
+  {
+    breaks: "one connection more than the backlog waits",
+    file: "net/listener.ts",
+    text: ">= this.#backlog + this.#pendingAccepts;",
+    becomes: "> this.#backlog + this.#pendingAccepts;",
+  },
+  {
+    breaks: "the connections that wait are not reset when the listener closes",
+    file: "net/listener.ts",
+    text: "for (const stream of this.#queue.splice(0)) stream.abort();",
+    becomes: "",
+  },
+  {
+    breaks: "an accept that waits is lost when the listener closes",
+    file: "net/listener.ts",
+    text: 'for (const waiter of this.#accepts.splice(0)) waiter.reject(closedError("accept"));',
+    becomes: "",
+  },
+  {
+    breaks: "a connection goes to an accept that has given up",
+    file: "net/listener.ts",
+    text: "if (waiter.waiting) return waiter.resolve(stream);",
+    becomes: "return waiter.resolve(stream);",
+  },
+  {
+    breaks: "the newest connection is accepted first",
+    file: "net/listener.ts",
+    text: "const waiting = this.#queue.shift();",
+    becomes: "const waiting = this.#queue.pop();",
+  },
+  {
+    breaks: "a connect that is given up leaves its connection open",
+    file: "net/open-stream.ts",
+    text: "else stream.abort();",
+    becomes: "",
+  },
+  {
+    breaks: "connecting is over before the connection stands",
+    file: "net/open-stream.ts",
+    text: "if (connected && tls === undefined) settle();",
+    becomes: "settle();",
+  },
+  // The socket.
+  {
+    breaks: "recv ignores its deadline",
+    file: "net/socket.ts",
+    text: "return stream.recv(bufsize, this.#timeout);",
+    becomes: "return stream.recv(bufsize, null);",
+  },
+  {
+    breaks: "after a connect that failed, the socket has no descriptor to try again with",
+    file: "net/own-descriptor.ts",
+    text: "      this.fd = fd;\n    } catch {",
+    becomes: "    } catch {",
+  },
+  {
+    breaks: "close leaves a connect under way",
+    file: "net/own-descriptor.ts",
+    text: "this.#connecting?.abort(reason);",
+    becomes: "",
+  },
+];
