@@ -46,6 +46,13 @@ describe("command lines", () => {
     ...({ "max-connections": "maxConnections", "idle-timeout": "idleTimeout" } as const),
     ...({ "drain-timeout": "drainTimeout", stats: "stats" } as const),
   };
+  /** As a user would write it. Every number is one that each flag takes. */
+  const sensible = (random: Random): string[] =>
+    several(random, 5, (of) => {
+      const flag = oneOf(of, Object.keys(OPTIONS));
+      const value = { host: "localhost", reply: "tutorial" }[flag] ?? String(of.between(1, 65_535));
+      return of.chance(0.5) ? [`--${flag}=${value}`] : [`--${flag}`, value];
+    }).flat();
   const PRESETS = readCommand([], {}) as { serve: ServerOptions };
 
   /** The last value of each flag on a command line that was accepted: "--flag value" or "--flag=value". */
@@ -66,7 +73,7 @@ describe("command lines", () => {
     fuzz(
       6_000,
       (random) => ({
-        args: commandLine(random, SERVER),
+        args: random.chance(0.3) ? sensible(random) : commandLine(random, SERVER),
         env: {
           HOST: random.chance(0.2) ? word(random) : undefined,
           PORT: random.chance(0.2) ? word(random) : undefined,
