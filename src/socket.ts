@@ -177,6 +177,11 @@ export function create_server<F extends AddressFamily = AF_INET>(
   address: AddressLike<F>,
   options: ServerOptions & { family?: F } = {},
 ): ListeningSocket<F> {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(
+      `create_server: options are an object, not ${options === null ? null : typeof options}`,
+    );
+  }
   const family = (options.family ?? AF_INET) as F;
   if (options.dualstack_ipv6 && family !== AF_INET6) {
     throw new TypeError("create_server: dualstack_ipv6 needs family AF_INET6");

@@ -11,8 +11,9 @@ import * as socket from "../src/socket.ts";
 import { readFlags as readSoak } from "./soak/soak.ts";
 import { thrown } from "./support/fuzz.ts";
 import { closeAll, failure, kept, openDescriptors } from "./support/sockets.ts";
+import { cert, key } from "./support/tls.ts";
 
-const { AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM } = socket;
+const { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM } = socket;
 afterEach(closeAll);
 
 describe("found by fuzzing", () => {
@@ -51,6 +52,63 @@ describe("found by fuzzing", () => {
 
   test("a family that is none of the three was made, where the kernel has it", () => {
     expect(thrown(() => socket.socket(16 as never))).toMatchObject({ code: "EAFNOSUPPORT" });
+  });
+
+  test("a datagram socket that had received once had SO_REUSEADDR: another program could have its port", async () => {
+    const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
+    one.bind(["127.0.0.1", 0]);
+    one.settimeout(0);
+    expect(await failure(() => one.recv(1))).toMatchObject({ code: "EAGAIN" });
+    expect(one.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)).toBe(0);
+    const other = kept(socket.socket(AF_INET, SOCK_DGRAM));
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1);
+    expect(thrown(() => other.bind(one.getsockname()))).toMatchObject({ code: "EADDRINUSE" });
+  });
+
+  test("a TLS server without a key or its certificate listened, and took nobody", () => {
+    const before = openDescriptors();
+    for (const tls of [null, true, {}, { key }, { cert }, { key, cert: [] }] as socket.TLS[]) {
+      const error = thrown(() => socket.create_server(["127.0.0.1", 0], { tls }));
+      expect(error).toMatchObject({
+        name: "TypeError",
+        message: "create_server: tls is { key, cert } at least",
+      });
+    }
+    expect(openDescriptors()).toBe(before);
+  });
+
+  test("a size that is no number at all was the runtime's TypeError, thrown before there was a promise", async () => {
+    const [a, b] = socket.socketpair();
+    for (const one of [a, b]) kept(one);
+    const pending = a.recv(Symbol("s") as never);
+    expect(await failure(() => pending)).toBeInstanceOf(TypeError);
+  });
+
+  test("a server's options that are none were the runtime's TypeError, or taken for no options", () => {
+    for (const options of [null, 5, "x"] as never[]) {
+      const error = thrown(() => socket.create_server(["127.0.0.1", 0], options));
+      expect((error as Error).message).toStartWith("create_server: options are an object, not ");
+    }
+  });
+
+  test("what is no text and no bytes was the runtime's TypeError to the inet_ calls", () => {
+    for (const [call, given] of [
+      [() => socket.inet_aton(5 as never), "inet_aton: an address is a string, not number"],
+      [
+        () => socket.inet_pton(AF_INET, ["127.0.0.1"] as never),
+        "inet_pton: an address is a string, not object",
+      ],
+      [
+        () => socket.inet_ntoa(undefined as never),
+        "inet_ntoa: a packed address is a Uint8Array, not undefined",
+      ],
+      [
+        () => socket.inet_ntop(AF_INET, "abcd" as never),
+        "inet_ntop: a packed address is a Uint8Array, not string",
+      ],
+    ] as const) {
+      expect(thrown(call)).toMatchObject({ name: "TypeError", message: given });
+    }
   });
 
   test("an IPv6 address without its last bytes was a RangeError of a DataView", () => {

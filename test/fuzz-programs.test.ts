@@ -17,7 +17,7 @@ import { Histogram } from "../bench/histogram.ts";
 import { readCommand as readLoad } from "../bench/load.ts";
 import { parseServer } from "../bench/servers.ts";
 import { UsageError as BenchUsageError } from "../bench/usage.ts";
-import { readCommand, UsageError } from "../src/server.ts";
+import { readCommand, UsageError, type ServerOptions } from "../src/server.ts";
 import { readFlags as readSoak } from "./soak/soak.ts";
 import { commandLine, fuzz, inputs, oneOf, several, thrown, word } from "./support/fuzz.ts";
 import { run } from "./support/program.ts";
@@ -39,6 +39,32 @@ describe("command lines", () => {
     "host port reply recv-size ring receive-buffer backlog max-connections idle-timeout drain-timeout stats help version".split(
       " ",
     );
+  /** Where the value of each flag is found. */
+  const OPTIONS = {
+    ...({ host: "host", port: "port", reply: "reply", "recv-size": "recvSize", ring: "ring" } as const),
+    ...({ "receive-buffer": "receiveBuffer", backlog: "backlog" } as const),
+    ...({ "max-connections": "maxConnections", "idle-timeout": "idleTimeout" } as const),
+    ...({ "drain-timeout": "drainTimeout", stats: "stats" } as const),
+  };
+  /** As a user would write it. Every number is one that each flag takes. */
+  const sensible = (random: Random): string[] =>
+    several(random, 5, (of) => {
+      const flag = oneOf(of, Object.keys(OPTIONS));
+      const value = { host: "localhost", reply: "tutorial" }[flag] ?? String(of.between(1, 65_535));
+      return of.chance(0.5) ? [`--${flag}=${value}`] : [`--${flag}`, value];
+    }).flat();
+  const PRESETS = readCommand([], {}) as { serve: ServerOptions };
+
+  /** The last value of each flag on a command line that was accepted: "--flag value" or "--flag=value". */
+  function lastGiven(args: readonly string[]): Map<string, string> {
+    const given = new Map<string, string>();
+    for (let i = 0; i < args.length; i++) {
+      const [, flag, text] = /^--([a-z-]+)(?:=(.*))?$/s.exec(args[i]!) ?? [];
+      if (flag !== undefined) given.set(flag, text ?? args[++i]!);
+    }
+    return given;
+  }
+
   const LOAD =
     "host port connections bytes depth seconds warmup rate pid churn verify no-verify json help".split(" ");
 
@@ -46,7 +72,7 @@ describe("command lines", () => {
     fuzz(
       6_000,
       (random) => ({
-        args: commandLine(random, SERVER),
+        args: random.chance(0.3) ? sensible(random) : commandLine(random, SERVER),
         env: {
           HOST: random.chance(0.2) ? word(random) : undefined,
           PORT: random.chance(0.2) ? word(random) : undefined,
@@ -69,6 +95,14 @@ describe("command lines", () => {
         expect(host).toMatch(/^\S{0,255}$/);
         expect(["raw", "tutorial"]).toContain(reply);
         const whole = { port, ring, recvSize, receiveBuffer, backlog, maxConnections };
+        const last = lastGiven(args);
+        for (const [flag, option] of Object.entries(OPTIONS)) {
+          const text = last.get(flag) ?? ({ host: env.HOST, port: env.PORT }[flag] || undefined);
+          const value = command.serve[option];
+          // What nobody has said may have a default, or be absent.
+          if (text === undefined) expect(value).toBe(PRESETS.serve[option]);
+          else expect(value).toBe(typeof value === "number" ? Number(text) : text);
+        }
         for (const value of Object.values(whole)) expect(value ?? 0).toSatisfy(Number.isSafeInteger);
         expect(Object.keys(times).sort()).toEqual(["drainTimeout", "idleTimeout", "stats"]);
         for (const value of Object.values({ ...whole, ...times })) expect(value ?? 0).toBeWithin(0, 2 ** 31);
@@ -78,16 +112,17 @@ describe("command lines", () => {
 
   test("the server as a program: exit code 2, one line on stderr, none on stdout, and no trace", async () => {
     const refused = inputs(400, (random) => commandLine(random, SERVER))
-      .filter((args) => !args.some((one) => one.includes("\0") || one !== one.toWellFormed()))
-      .filter((args) => thrown(() => readCommand(args, {})) !== undefined)
+      .filter(([, args]) => !args.some((one) => one.includes("\0") || one !== one.toWellFormed()))
+      .filter(([, args]) => thrown(() => readCommand(args, {})) !== undefined)
       .slice(0, 24);
     for (let i = 0; i < refused.length; i += 6) {
       const some = refused.slice(i, i + 6);
       for (const [j, { code, stdout, stderr }] of (
-        await Promise.all(some.map((args) => run(args)))
+        await Promise.all(some.map(([, args]) => run(args)))
       ).entries()) {
-        expect({ args: some[j], code, stdout, lines: stderr.split("\n").length }).toEqual({
-          ...{ args: some[j], code: 2, stdout: "", lines: 2 },
+        const [seed, args] = some[j]!;
+        expect({ seed, args, code, stdout, lines: stderr.split("\n").length }).toEqual({
+          ...{ seed, args, code: 2, stdout: "", lines: 2 },
         });
         expect(stderr).toMatch(/^ringback: /);
       }

@@ -1,20 +1,19 @@
 /**
- * Addresses and the library's calls, given nonsense: it is taken as what it is, or refused as documented, and nothing else.
+ * Addresses, given nonsense: it is taken as what it is, or refused as documented, and nothing else.
  *
  * A failing seed is said, with its input. It replays by `FUZZ_SEED=17 bun test test/fuzz.test.ts`; `FUZZ_RUNS=5000`
  * beside it plays those after it as well.
  */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { checkAddress, decodeAddress, encodeAddress, SOCKADDR_MAX } from "../src/net/address.ts";
 import * as socket from "../src/socket.ts";
-import { anything, fuzz, inputs, oneOf, several, thrown, word } from "./support/fuzz.ts";
+import { allSeeds, anything, fuzz, inputs, oneOf, several, thrown, word } from "./support/fuzz.ts";
 import type { Random } from "./support/random.ts";
-import { askPython, closeAll, failure, openDescriptors, python } from "./support/sockets.ts";
+import { askPython, python } from "./support/sockets.ts";
 
-const { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM } = socket;
+const { AF_INET, AF_INET6, AF_UNIX } = socket;
 const withPython = test.skipIf(python === null);
 setDefaultTimeout(30_000);
-afterEach(closeAll);
 
 /** Of a text that is nearly an address: parts of addresses, in any order. */
 const nearly = (random: Random, parts: readonly string[]): string =>
@@ -67,7 +66,7 @@ json.dump({
             oneOf(random, [...V4_PARTS, ...V6_PARTS]) +
             text.slice(at + random.between(0, 2));
       // Behind white space the C library reads anything, and a lone surrogate is no text to Python's JSON.
-    }).filter((text) => !/\s/.test(text) && text === text.toWellFormed());
+    }).filter(([, text]) => !/\s/.test(text) && text === text.toWellFormed());
     const bytes = inputs(2_000, (random) =>
       hex(random.bytes(oneOf(random, [0, 3, 4, 4, 4, 5, 15, 16, 16, 16, 17]))),
     );
@@ -79,12 +78,14 @@ json.dump({
         return null;
       }
     };
-    const theirs = askPython(PYTHON, { texts, bytes }) as Record<
+    const inputOf = ([, input]: [number, string]): string => input;
+    const given = { texts: texts.map(inputOf), bytes: bytes.map(inputOf) };
+    const theirs = askPython(PYTHON, given) as Record<
       "aton" | "v4" | "v6" | "ntop4" | "ntop6",
       (string | null)[]
     >;
     const wrong: unknown[] = [];
-    for (const [i, text] of texts.entries()) {
+    for (const [i, [seed, text]] of texts.entries()) {
       const ours = {
         aton: or(() => hex(socket.inet_aton(text))),
         v4: or(() => hex(socket.inet_pton(AF_INET, text))),
@@ -92,10 +93,10 @@ json.dump({
       };
       for (const [call, value] of Object.entries(ours)) {
         const python = theirs[call as keyof typeof ours][i];
-        if (value !== python) wrong.push({ seed: i + 1, text, call, value, python });
+        if (value !== python) wrong.push({ seed, text, call, value, python });
       }
     }
-    for (const [i, packed] of bytes.entries()) {
+    for (const [i, [seed, packed]] of bytes.entries()) {
       const all = Buffer.from(packed, "hex");
       const ours = {
         ntop4: or(() => socket.inet_ntop(AF_INET, all)),
@@ -103,11 +104,13 @@ json.dump({
       };
       for (const [call, value] of Object.entries(ours)) {
         const python = theirs[call as keyof typeof ours][i];
-        if (value !== python) wrong.push({ seed: i + 1, packed, call, value, python });
+        if (value !== python) wrong.push({ seed, packed, call, value, python });
       }
     }
     expect(wrong).toEqual([]);
-    expect(theirs.aton.filter((one) => one !== null).length).toBeGreaterThan(texts.length / 20);
+    // Of all, enough are addresses.
+    const addresses = theirs.aton.filter((one) => one !== null).length;
+    if (allSeeds) expect(addresses).toBeGreaterThan(texts.length / 20);
   });
 
   test("bytes, as text and as bytes again, are the same", () =>
@@ -180,121 +183,11 @@ json.dump({
           return expect(error instanceof TypeError || error instanceof RangeError).toBe(true);
         if (family === AF_UNIX) return expect(typeof address).toBe("string");
         const [, ...numbers] = address as [string, ...number[]];
-        for (const number of numbers) expect(number).toSatisfy(Number.isSafeInteger);
-      },
-    ));
-});
-
-describe("calls that are given anything", () => {
-  const documented = (error: unknown): void => {
-    const known =
-      error instanceof TypeError || error instanceof RangeError || error instanceof socket.OSError;
-    // The runtime's own words for a wrong argument of its own say nothing of the call.
-    if (!known || /bun:ffi|undefined is not|is not a function/.test(error.message)) throw error;
-  };
-
-  test("getaddrinfo answers with literal addresses and a port, or refuses", () =>
-    fuzz(
-      2_000,
-      (random) => {
-        // A name would be looked up.
-        const host = oneOf(random, ["127.0.0.1", "::1", "127.1", "0x7f.1", "", null, "1:2:3:4:5:6:7:8"]);
-        const port = random.chance(0.3) ? random.between(-9, 70_000) : anything(random);
-        const more = several(random, 3, (of) => (of.chance(0.6) ? of.between(0, 20) : anything(of)));
-        return [host, port, ...more] as Parameters<typeof socket.getaddrinfo>;
-      },
-      async (given) => {
-        try {
-          for (const [family, type, proto, name, address] of await socket.getaddrinfo(...given)) {
-            expect([AF_INET, AF_INET6]).toContain(family);
-            expect([SOCK_STREAM, SOCK_DGRAM]).toContain(type);
-            expect([socket.IPPROTO_TCP, socket.IPPROTO_UDP]).toContain(proto);
-            expect(name).toBe("");
-            checkAddress(family, address, "getaddrinfo");
-          }
-        } catch (error) {
-          documented(error);
-        }
-      },
-    ));
-
-  test("socket() makes one that is what was asked for, or none", () =>
-    fuzz(
-      1_500,
-      (random) => {
-        const family = random.chance(0.6) ? oneOf(random, [AF_INET, AF_INET6, AF_UNIX]) : anything(random);
-        const type = random.chance(0.6) ? oneOf(random, [SOCK_STREAM, SOCK_DGRAM]) : anything(random);
-        // A number that may be somebody's descriptor is no nonsense.
-        const fileno = [null, -1, 1.5, NaN, "3", {}, 2 ** 32, 2 ** 53][random.between(0, 20)];
-        return [family, type, random.chance(0.5) ? 0 : anything(random), fileno] as unknown[];
-      },
-      (given) => {
-        const before = openDescriptors();
-        try {
-          const made = (socket.socket as (...all: unknown[]) => socket.Socket<socket.AddressFamily>)(
-            ...given,
-          );
-          made.close();
-          expect([AF_INET, AF_INET6, AF_UNIX] as number[]).toContain(made.family);
-          for (const number of [made.type, made.proto]) expect(number).toSatisfy(Number.isSafeInteger);
-        } catch (error) {
-          documented(error);
-        }
-        expect(openDescriptors()).toBe(before);
-      },
-    ));
-
-  type Call = [
-    name: string,
-    call: (on: Record<string, (...given: unknown[]) => unknown>, given: unknown[]) => unknown,
-  ];
-  const CALLS: readonly Call[] = [
-    ...[
-      "setsockopt",
-      "getsockopt",
-      "settimeout",
-      "listen",
-      "bind",
-      "connect",
-      "shutdown",
-      "recv",
-      "recv_into",
-      "send",
-    ].map((name): Call => [name, (on, given) => on[name]!(...given)]),
-    ["bind to", (on, given) => on["bind"]!(["127.0.0.1", ...given])],
-    ["connect to", (on, given) => on["connect"]!(["127.0.0.1", 1], ...given)],
-    ["connect by", (on, [signal, tls]) => on["connect"]!(["127.0.0.1", 1], { signal, tls })],
-    ["set of the socket", (on, given) => on["setsockopt"]!(socket.SOL_SOCKET, ...given)],
-  ];
-
-  test("a refusal changes nothing", () =>
-    fuzz(
-      3_000,
-      (random) => [oneOf(random, CALLS), several(random, 4, anything)] as const,
-      async ([[, call], given]) => {
-        const one = socket.socket();
-        try {
-          const names = ["SO_REUSEADDR", "SO_KEEPALIVE", "SO_RCVBUF", "SO_SNDBUF", "SO_BROADCAST"] as const;
-          const state = () => [
-            ...[one.getsockname(), one.gettimeout(), one.fileno(), one.family, one.type, one.proto],
-            ...names.map((name) => one.getsockopt(socket.SOL_SOCKET, socket[name])),
-            one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN),
-          ];
-          const before = state();
-          try {
-            await call(one as never, given);
-          } catch (error) {
-            documented(error);
-            // A connect that the kernel has tried has given the socket a name and taken it again.
-            expect(state()).toEqual(before);
-            one.settimeout(null);
-            // It is as usable as before: nobody listens there.
-            expect(await failure(() => one.connect(["127.0.0.1", 1]))).toMatchObject({
-              code: "ECONNREFUSED",
-            });
-          }
-        } finally {
-          one.close();
+        const most = family === AF_INET ? [65_535] : [65_535, 0xf_ffff, 0xffff_ffff];
+        expect(numbers.length).toBeWithin(1, most.length + 1);
+        for (const [i, number] of numbers.entries()) {
+          expect(number).toSatisfy(Number.isInteger);
+          expect(number).toBeWithin(0, most[i]! + 1);
         }
       },
     ));

@@ -1,18 +1,12 @@
-/** The soak itself: its statistics on series of known slope, its graph, and servers that are right and wrong. */
+/** The soak itself: with servers that are right and wrong. What it says of what it has seen: soak/verdict.test.ts. */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { graph } from "./soak/graph.ts";
 import { Crowd } from "./soak/peers.ts";
-import { parseTotals } from "./soak/served.ts";
-import { emptyLedger } from "./soak/session.ts";
-import { fit, rises, rssThreshold, warmUp } from "./soak/trend.ts";
-import { checks, graphs, totalsCheck, type Sample, type Seen } from "./soak/verdict.ts";
 import { reply, serve, stopServers, server } from "./support/load.ts";
 import { until } from "./support/peers.ts";
 import { hasProc, ROOT } from "./support/program.ts";
-import { Random } from "./support/random.ts";
 
 setDefaultTimeout(60_000);
 
@@ -61,6 +55,7 @@ async function inTurn() {
   const leaks = wrong("leaks", 0.06);
   const opens = wrong("opens", 0.05);
   const alters = right.then(() => wrong("alters", 0.1));
+  const spins = opens.then(() => wrong("spins", 0.05));
   const crashes = leaks.then(() => wrong("crashes", 0.1));
   const early = interrupted("--seed", "3", "--minutes", "60", "--json", file("early.json"));
   return {
@@ -68,6 +63,7 @@ async function inTurn() {
     leaks: await leaks,
     opens: await opens,
     alters: await alters,
+    spins: await spins,
     crashes: await crashes,
     early: await early,
   };
@@ -75,174 +71,11 @@ async function inTurn() {
 const soaks = hasProc ? inTurn() : undefined;
 soaks?.catch(() => undefined);
 
-const MB = 1e6;
-const seconds = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
-const noise = (random: Random): number => random.next() + random.next() + random.next() - 1.5;
-
-/** Whether a series of a memory in bytes, a second apart, is found to rise; by the thresholds of a long soak. */
-function rising(value: (second: number, random: Random) => number, seed: number, count = 1440): boolean {
-  const random = new Random(seed);
-  const times = seconds(count);
-  const found = fit(
-    times,
-    times.map((at) => value(at, random)),
-    seed,
-  )!;
-  return rises(found, rssThreshold(count));
-}
-
-describe("the trend", () => {
-  const SEEDS = [1, 2, 3, 4, 5];
-
-  test("flat noise is flat", () => {
-    for (const seed of SEEDS)
-      expect(rising((_, random) => 60 * MB + 4 * MB * noise(random), seed)).toBe(false);
-  });
-
-  test("a leak of 60 MB an hour is found in noise of ±6 MB, and its slope is told", () => {
-    const leak = (at: number, random: Random): number =>
-      60 * MB + (60 * MB * at) / 3600 + 4 * MB * noise(random);
-    for (const seed of SEEDS) expect(rising(leak, seed)).toBe(true);
-    const random = new Random(9);
-    const times = seconds(1440);
-    const { slope, low, high, growth } = fit(
-      times,
-      times.map((at) => leak(at, random)),
-    )!;
-    expect((slope * 3600) / MB).toBeWithin(57, 63);
-    expect(slope).toBeWithin(low, high);
-    expect(growth / MB).toBeWithin(22.8, 25.2);
-  });
-
-  test("a leak under a saw of 30 MB is found, and the saw alone is flat", () => {
-    for (const seed of SEEDS) {
-      const period = 20 + 17 * seed;
-      const saw = (at: number, random: Random): number =>
-        60 * MB + (30 * MB * (at % period)) / period + MB * noise(random);
-      expect(rising(saw, seed)).toBe(false);
-      expect(rising((at, random) => saw(at, random) + (60 * MB * at) / 3600, seed)).toBe(true);
-    }
-  });
-
-  test("a step early in the run is no slope, however high", () => {
-    const step = (at: number, random: Random): number => (at < 200 ? 60 : 160) * MB + 2 * MB * noise(random);
-    for (const seed of SEEDS) expect(rising(step, seed)).toBe(false);
-  });
-
-  test("single peaks are no slope", () => {
-    const peaks = (at: number, random: Random): number =>
-      60 * MB + MB * noise(random) + (at > 1000 && random.chance(0.1) ? 500 * MB : 0);
-    for (const seed of SEEDS) expect(rising(peaks, seed)).toBe(false);
-  });
-
-  test("falling is not rising, a straight line has no interval, and a few samples have no slope", () => {
-    expect(rising((at) => 900 * MB - at * MB, 1, 800)).toBe(false);
-    const found = fit(seconds(60), seconds(60))!;
-    for (const slope of [found.slope, found.low, found.high]) expect(slope).toBeCloseTo(1, 9);
-    expect(fit(seconds(11), seconds(11))).toBeUndefined();
-  });
-
-  test("the warm-up is a fifth, a minute at least, and half of what is short", () => {
-    expect([1800, 300, 180, 60, 6].map(warmUp)).toEqual([360, 60, 60, 30, 3]);
-  });
-});
-
-describe("the verdict", () => {
-  const cpuOf = (perMessage: (at: number) => number): Sample[] => {
-    let [cpu, messages] = [0, 0];
-    return seconds(300).map((at) => {
-      cpu += 1000 * perMessage(at);
-      messages += 1000;
-      return { at, rss: 50 * MB, descriptors: 60, cpu, messages, back: messages };
-    });
-  };
-  const seen = (samples: Sample[]): Seen => ({
-    samples,
-    ...{ failure: undefined, descriptors: { before: 6, after: 6 }, atStop: emptyLedger(), own: true },
-    end: { code: 0, signal: null, seconds: 1, totals: undefined },
-    ledger: { ...emptyLedger(), connections: 10, sent: 900, back: 700, abrupt: 2, unanswered: 3 },
-  });
-  const failed = (given: Seen): string[] =>
-    checks(given)
-      .filter(({ passed }) => !passed)
-      .map(({ name }) => name);
-
-  test("CPU a message that grows by half fails, and one that is dear from the beginning passes", () => {
-    expect(failed(seen(cpuOf((at) => 40e-6 * (1 + at / 300))))).toContain("CPU");
-    expect(failed(seen(cpuOf((at) => (at % 7 === 0 ? 90e-6 : 40e-6))))).not.toContain("CPU");
-  });
-
-  test("the server's totals are those of the peers, or fail", () => {
-    const line = (text: string) => ({ ...seen([]), end: { ...seen([]).end!, totals: parseTotals(text) } });
-    const right =
-      "11 connections (2 broken), 801 bytes in, 751 bytes out, 0 bytes copied, 3 bytes dropped behind a FIN\n";
-    expect(totalsCheck(line(right))).toMatchObject({ passed: true });
-    for (const [part, other, named] of [
-      ["11 conn", "12 conn", "connections"],
-      ["2 broken", "3 broken", "broken"],
-      ["2 broken", "1 refused, 2 broken", "refused"],
-      ["801 bytes in", "700 bytes in", "bytes in"],
-      ["801 bytes in", "902 bytes in", "bytes in"],
-      ["751 bytes out", "802 bytes out", "bytes out"],
-      ["751 bytes out", "700 bytes out", "bytes out"],
-      ["0 bytes copied", "1 bytes copied", "bytes copied"],
-      ["3 bytes dropped", "4 bytes dropped", "dropped"],
-    ] as const) {
-      const { passed, text } = totalsCheck(line(right.replace(part, other)));
-      expect({ passed, other }).toEqual({ passed: false, other });
-      expect(text).toContain(named);
-    }
-    expect(totalsCheck(line("goodbye\n"))).toMatchObject({ passed: false });
-    expect(totalsCheck({ ...line("goodbye\n"), own: false })).toMatchObject({ passed: true });
-  });
-
-  test("a wrong end, and descriptors that stay open, fail", () => {
-    expect(failed({ ...seen([]), descriptors: { before: 6, after: 7 } })).toContain("descriptors");
-    const ended = (code: number | null, signal: string | null, own: boolean): string[] =>
-      failed({ ...seen([]), own, end: { code, signal, seconds: 1, totals: undefined } });
-    expect(ended(143, null, true)).toContain("stop");
-    expect(ended(null, "SIGTERM", true)).toContain("stop");
-    expect(ended(null, "SIGTERM", false)).not.toContain("stop");
-    expect(ended(null, "SIGKILL", false)).toContain("stop");
-  });
-});
-
-describe("the graph", () => {
-  const show = (value: number): string => `${value} MB`;
-
-  test("is a curve between its least and its greatest value, with the time and the end of the warm-up below", () => {
-    const series = { title: "RSS", times: [0, 30, 60, 90], values: [0, 1, 2, 3], show, warm: 30 };
-    expect(graph(series, 30, 2)).toBe(`RSS
-3 MB ┤⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⣀⣀⣀⣀⣠⠤⠤⠤⠴⠒⠒⠒⠚⠉⠉
-0 MB ┤⣀⣀⡤⠤⠤⠤⠴⠒⠒⠒⠚⠉⠉⠉⠉⠁⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀
-     └──────────┴───────────────────
-      0:00      0:30 warm       1:30
-`);
-  });
-
-  test("a jump is a line, a flat one lies at the bottom, one sample and none are shown too", () => {
-    const jump = { title: "", times: [0, 1, 2, 3], values: [5, 5, 9, 9], show, warm: 9 };
-    expect(graph(jump, 2, 1).split("\n")[1]).toBe("9 MB ┤⣠⠏");
-    expect(graph({ ...jump, values: [5, 5, 5, 5] }, 2, 1).split("\n")[1]).toBe("5 MB ┤⣀⣀");
-    expect(graph({ ...jump, times: [3], values: [5] }, 2, 1)).toContain("┤⡀");
-    expect(graph({ ...jump, times: [], values: [] }, 2, 1)).toContain("no samples");
-  });
-
-  test("no line is wider than a terminal", () => {
-    const samples = seconds(500).map((at) => {
-      return { at, rss: 1e8 + at, descriptors: at % 90, cpu: at / 3, messages: at * 900, back: at };
-    });
-    const lines = graphs(samples, 72).split("\n");
-    expect(lines.length).toBeGreaterThan(15);
-    for (const line of lines) expect(line.length).toBeLessThanOrEqual(100);
-  });
-});
-
 describe("peers that wait in vain", () => {
   /** What a crowd says first of a server, with a patience of a second. */
-  async function verdict(port: number): Promise<string> {
+  async function verdict(port: number, idle?: readonly [number, number]): Promise<string> {
     const { promise, resolve } = Promise.withResolvers<string>();
-    const crowd = new Crowd(port, { patience: 1_000, failed: resolve });
+    const crowd = new Crowd(port, { patience: idle === undefined ? 1_000 : 4_000, idle, failed: resolve });
     crowd.start();
     try {
       return await promise;
@@ -268,6 +101,20 @@ describe("peers that wait in vain", () => {
       data: (peer, chunk) => (peer.received < 500 ? reply(peer, chunk) : void peer.socket.terminate()),
     });
     expect(await verdict(port)).toMatch(/reset \(ECONNRESET\) by the server|closed by the server/);
+  });
+
+  test("for their own end, because they move nothing, are a hang; and one whose end comes early is told", async () => {
+    // By its --idle-timeout a server would end them after a second.
+    const idle = [900, 2_000] as const;
+    expect(await verdict(server().port, idle)).toMatch(
+      /(mute|parked) peer \d+: a hang: it is not ended, though nothing has moved since 2\.\d s/,
+    );
+    const hasty = server({
+      open: (peer) => void setTimeout(() => peer.received === 0 && peer.socket.terminate(), 300),
+    });
+    expect(await verdict(hasty.port, idle)).toMatch(
+      /mute peer \d+: reset \(ECONNRESET\) by the server when nothing had moved for 0\.\d s/,
+    );
   });
 
   test("a crowd that leaves leaves nothing", async () => {
@@ -325,7 +172,7 @@ describe.skipIf(!hasProc)("the program", () => {
     expect(stderr).toBe("");
     expect(stdout).toMatch(/^passed: 0:03, seed 1$/m);
     expect(code).toBe(0);
-    for (const name of ["bytes", "memory", "CPU", "descriptors", "stop", "totals"])
+    for (const name of ["bytes", "memory", "CPU", "descriptors", "rest", "stop", "totals"])
       expect(stdout).toMatch(new RegExp(`^ok +${name} `, "m"));
     expect(stdout).toContain("SIGTERM under load: exit 0 after");
     const whole = await Bun.file(join(directory, "soak.json")).json();
@@ -360,9 +207,15 @@ describe.skipIf(!hasProc)("the program", () => {
     expect(code).toBe(1);
   });
 
+  test("catches one that is busy when nobody is there", async () => {
+    const { code, stdout } = (await soaks!).spins;
+    expect(stdout).toMatch(/^FAIL rest +\d+\.\d% of a core 1\.0 s after all had left, fails above 2%;$/m);
+    expect(code).toBe(1);
+  });
+
   test("Ctrl-C ends it early, with the verdict on what was seen", async () => {
     const { code, stdout } = (await soaks!).early;
-    expect(stdout).toMatch(/^passed: 0:0\d, ended early, seed 3$/m);
+    expect(stdout).toMatch(/^passed as far as it tells: 0:0\d, ended early, seed 3$/m);
     expect(code).toBe(0);
     expect(await Bun.file(join(directory, "early.json")).json()).toMatchObject({
       interrupted: true,

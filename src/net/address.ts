@@ -161,6 +161,7 @@ function partValue(part: string): number {
  * @throws OSError for any other text
  */
 export function inet_aton(ip_string: string): Uint8Array {
+  checkText(ip_string, "inet_aton");
   const parts = ip_string.split(".").map(partValue);
   const last = parts.pop()!;
   const whole = last < 256 ** (4 - parts.length);
@@ -177,6 +178,7 @@ export function inet_aton(ip_string: string): Uint8Array {
  * @throws OSError for another number of bytes
  */
 export function inet_ntoa(packed_ip: Uint8Array): string {
+  checkPacked(packed_ip, "inet_ntoa");
   return inet_ntop(AF_INET, packed_ip);
 }
 
@@ -186,6 +188,7 @@ export function inet_ntoa(packed_ip: Uint8Array): string {
  * @throws OSError for any other text, and for another family
  */
 export function inet_pton(address_family: AddressFamily, ip_string: string): Uint8Array {
+  checkText(ip_string, "inet_pton");
   if (address_family === AF_INET) {
     if (!/^(0|[1-9]\d{0,2})(\.(0|[1-9]\d{0,2})){3}$/.test(ip_string)) throw illegal("inet_pton", ip_string);
     return inet_aton(ip_string);
@@ -215,6 +218,7 @@ export function inet_pton(address_family: AddressFamily, ip_string: string): Uin
  * @throws OSError for another number of bytes or another family
  */
 export function inet_ntop(address_family: AddressFamily, packed_ip: Uint8Array): string {
+  checkPacked(packed_ip, "inet_ntop");
   const size = address_family === AF_INET ? 4 : address_family === AF_INET6 ? 16 : undefined;
   if (size === undefined) throw unknownFamily("inet_ntop");
   if (packed_ip.length !== size) {
@@ -235,6 +239,15 @@ export function inet_ntop(address_family: AddressFamily, packed_ip: Uint8Array):
   }
   if (from < 0) return groups.join(":");
   return `${groups.slice(0, from).join(":")}::${groups.slice(from + length).join(":")}`;
+}
+
+function checkText(text: unknown, call: string): asserts text is string {
+  if (typeof text !== "string") throw new TypeError(`${call}: an address is a string, not ${typeof text}`);
+}
+
+function checkPacked(packed: unknown, call: string): asserts packed is Uint8Array {
+  if (!(packed instanceof Uint8Array))
+    throw new TypeError(`${call}: a packed address is a Uint8Array, not ${typeof packed}`);
 }
 
 function unknownFamily(call: string): OSError {

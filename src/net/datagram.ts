@@ -9,10 +9,11 @@ import {
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   SO_RCVBUF,
+  SO_REUSEADDR,
   SOL_SOCKET,
   type AddressFamily,
 } from "./constants.ts";
-import { closeDescriptor, getOption } from "./descriptor.ts";
+import { closeDescriptor, getOption, setOption } from "./descriptor.ts";
 import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
 import { lastError, requireLibc } from "./libc.ts";
 import { turn } from "./stream.ts";
@@ -154,6 +155,7 @@ export class DatagramSocket {
         error: (...told: unknown[]) => this.#failed(asOSError(told.at(-1), "recv")),
       },
     };
+    const reuse = getOption(this.#fd, SOL_SOCKET, SO_REUSEADDR, 4);
     const opened = Bun.udpSocket(options as unknown as Bun.udp.SocketOptions<"buffer">);
     // With a descriptor it is there at once.
     const socket = Bun.peek(opened);
@@ -166,6 +168,8 @@ export class DatagramSocket {
       });
     }
     this.#bun = socket;
+    // Bun sets it, and another program could then bind the same port, and have what comes.
+    setOption(this.#fd, SOL_SOCKET, SO_REUSEADDR, reuse);
     this.resize();
   }
 

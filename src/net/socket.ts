@@ -231,8 +231,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
       flags === undefined &&
       options === undefined &&
       stream !== undefined &&
-      bufsize > 0 &&
       Number.isInteger(bufsize) &&
+      bufsize > 0 &&
       !this.#closed
     ) {
       return stream.recv(bufsize, this.#timeout);
@@ -621,8 +621,14 @@ export class Socket<F extends AddressFamily = AF_INET> {
     throw unsupported("ioctl", "ioctl()");
   }
 
-  /** For create_server(): what listen() begins to speak TLS with. */
+  /**
+   * For create_server(): what listen() begins to speak TLS with.
+   * @throws TypeError without a key and its certificate: Bun would listen, and every handshake would fail
+   */
   static serveTLS(socket: Socket<AddressFamily>, tls: TLS): void {
+    const { key, cert } = (tls ?? {}) as TLS;
+    const given = [key, cert].every((one) => one != null && !(Array.isArray(one) && one.length === 0));
+    if (!given) throw new TypeError("create_server: tls is { key, cert } at least");
     socket.#tls = tls;
   }
 }

@@ -5,16 +5,21 @@ import { Connection, connectionEvents, type ConnectionUser } from "../../src/net
 import { RingPool } from "../../src/net/ring-buffer.ts";
 import { streamSocket } from "../../src/net/stream-socket.ts";
 import { start } from "../support/echo.ts";
+import { steady } from "../support/faults.ts";
 import { exchange, pattern, peer, until } from "../support/peers.ts";
 import { hasProc } from "../support/program.ts";
-import { closeAll, kept, openDescriptors } from "../support/sockets.ts";
+import { closeAll, kept } from "../support/sockets.ts";
 
 setDefaultTimeout(30_000);
 afterEach(closeAll);
 
 const BYTES = pattern(200_000, 3);
 
-describe("in the library", () => {
+/** What this process uses, and shall give back: the server is in it, and so is the test. */
+const steadyHere = (port: number, check?: () => Promise<void>) =>
+  steady({ pid: process.pid, port }, check === undefined ? {} : { check });
+
+describe.skipIf(!hasProc)("in the library", () => {
   /** Echoes until it is told to throw. */
   async function task(accepted: socket.Socket): Promise<void> {
     await using conn = accepted;
@@ -24,58 +29,62 @@ describe("in the library", () => {
     }
   }
 
-  test.skipIf(!hasProc)(
-    "a task that throws ends its own connection: the loop and the others go on",
-    async () => {
-      const before = openDescriptors();
-      const listener = kept(socket.create_server(["127.0.0.1", 0]));
-      const [, port] = listener.getsockname();
-      const defects: unknown[] = [];
-      const loop = (async () => {
-        for await (const [conn] of listener) void task(conn).catch((error: unknown) => defects.push(error));
-      })();
-      const other = await peer(port);
-      for (let round = 0; round < 20; round++) {
-        const doomed = await peer(port);
-        doomed.socket.write("throw");
-        expect(await doomed.ended).toBe("FIN");
-        expect(doomed.count).toBe(0);
-        doomed.socket.destroy();
-        other.socket.write("go on");
-        await until(() => other.count === 5 * (round + 1), "the other one is served");
-        expect((await exchange(port, BYTES)).equals(BYTES)).toBe(true);
-      }
-      expect(defects).toHaveLength(20);
-      other.socket.destroy();
-      listener.close();
-      await loop.catch((error: unknown) => expect(error).toBeInstanceOf(socket.error));
-      await until(() => openDescriptors() <= before, "the descriptors are back");
-    },
-  );
+  test("a task that throws ends its own connection: the loop and the others go on", async () => {
+    const listener = kept(socket.create_server(["127.0.0.1", 0]));
+    const [, port] = listener.getsockname();
+    const defects: unknown[] = [];
+    const loop = (async () => {
+      for await (const [conn] of listener) void task(conn).catch((error: unknown) => defects.push(error));
+    })();
+    const after = await steadyHere(port);
+    const other = await peer(port);
+    for (let round = 0; round < 20; round++) {
+      const doomed = await peer(port);
+      doomed.socket.write("throw");
+      expect(await doomed.ended).toBe("FIN");
+      expect(doomed.count).toBe(0);
+      doomed.socket.destroy();
+      other.socket.write("go on");
+      await until(() => other.count === 5 * (round + 1), "the other one is served");
+      expect((await exchange(port, BYTES)).equals(BYTES)).toBe(true);
+    }
+    expect(defects).toHaveLength(20);
+    other.socket.destroy();
+    await after();
+    listener.close();
+    await loop.catch((error: unknown) => expect(error).toBeInstanceOf(socket.error));
+  });
 
   test("an accept loop that throws leaves the listener as it is: another loop goes on", async () => {
     const listener = kept(socket.create_server(["127.0.0.1", 0]));
     const [, port] = listener.getsockname();
+    let accepted: socket.Socket | undefined;
     const loop = async (): Promise<void> => {
       for await (const [conn] of listener) {
-        kept(conn);
+        accepted = conn;
         throw new Error("a defect");
       }
     };
-    for (let round = 0; round < 3; round++) {
+    const once = async (): Promise<void> => {
+      const back = exchange(port, BYTES);
+      const [conn] = await listener.accept();
+      await task(conn);
+      expect((await back).equals(BYTES)).toBe(true);
+    };
+    const after = await steadyHere(port, once);
+    for (let round = 0; round < 20; round++) {
       const looping = loop();
       const client = await peer(port);
       await expect(looping).rejects.toThrow("a defect");
       client.socket.destroy();
+      // Nobody else has it.
+      accepted!.close();
     }
-    const back = exchange(port, BYTES);
-    const [conn] = await listener.accept();
-    await task(conn);
-    expect((await back).equals(BYTES)).toBe(true);
+    await after();
   });
 });
 
-describe("a connection's user that throws", () => {
+describe.skipIf(!hasProc)("a connection's user that throws", () => {
   /** A server whose user throws in one of its calls when it was told to. */
   function throwing(where: keyof ConnectionUser) {
     const told = new WeakSet<Connection>();
@@ -119,6 +128,8 @@ describe("a connection's user that throws", () => {
   for (const where of ["received", "drained", "ended", "closed"] as const) {
     test(`in ${where}() is cut off alone, and is told why it ended`, async () => {
       const { port, ends } = throwing(where);
+      const after = await steadyHere(port);
+      const served = ends.length;
       const other = await peer(port);
       const doomed = await peer(port);
       if (where === "drained") doomed.socket.pause();
@@ -129,45 +140,51 @@ describe("a connection's user that throws", () => {
       if (where === "ended" || where === "closed") doomed.socket.end();
       const how = await doomed.ended;
       expect(how).toBe(where === "closed" ? "FIN" : "ECONNRESET");
-      await until(() => ends.length === 1, "its end is told");
-      expect(ends).toEqual([where === "closed" ? undefined : `a defect in ${where}`]);
+      await until(() => ends.length === served + 1, "its end is told");
+      expect(ends[served]).toBe(where === "closed" ? undefined : `a defect in ${where}`);
       other.socket.end("unharmed");
       expect(await other.ended).toBe("FIN");
       expect(other.got.toString()).toBe("unharmed");
       expect((await exchange(port, BYTES)).equals(BYTES)).toBe(true);
-      expect(ends).toHaveLength(3);
+      expect(ends).toHaveLength(served + 3);
       for (const { socket } of [other, doomed]) socket.destroy();
+      await after();
     });
   }
 });
 
-test("a defect in the echo server itself ends that connection, is told to onDefect, and counts as broken", async () => {
-  const defects: unknown[] = [];
-  const server = await start({ onDefect: (error) => defects.push(error) });
-  const { relay } = Connection.prototype;
-  const spy = spyOn(Connection.prototype, "relay").mockImplementation(function (
-    this: Connection,
-    chunk: Uint8Array,
-    limit: number,
-  ) {
-    if (chunk.subarray(0, 5).toString() === "throw") throw new TypeError("a defect");
-    relay.call(this, chunk, limit);
-  });
-  try {
-    const other = await peer(server.port);
-    for (let i = 1; i <= 10; i++) {
-      const doomed = await peer(server.port);
-      doomed.socket.write("throw");
-      expect(await doomed.ended).toBe("ECONNRESET");
-      expect(server.figures).toMatchObject({ broken: i, open: 1 });
+test.skipIf(!hasProc)(
+  "a defect in the echo server itself ends that connection, is told to onDefect, and counts as broken",
+  async () => {
+    const defects: unknown[] = [];
+    const server = await start({ onDefect: (error) => defects.push(error) });
+    const { relay } = Connection.prototype;
+    const spy = spyOn(Connection.prototype, "relay").mockImplementation(function (
+      this: Connection,
+      chunk: Uint8Array,
+      limit: number,
+    ) {
+      if (chunk.subarray(0, 5).toString() === "throw") throw new TypeError("a defect");
+      relay.call(this, chunk, limit);
+    });
+    try {
+      const after = await steadyHere(server.port);
+      const other = await peer(server.port);
+      for (let i = 1; i <= 10; i++) {
+        const doomed = await peer(server.port);
+        doomed.socket.write("throw");
+        expect(await doomed.ended).toBe("ECONNRESET");
+        expect(server.figures).toMatchObject({ broken: i, open: 1 });
+      }
+      other.socket.end("unharmed");
+      expect(await other.ended).toBe("FIN");
+      expect(other.got.toString()).toBe("unharmed");
+      expect(defects.map((error) => (error as Error).message)).toEqual(new Array(10).fill("a defect"));
+      expect((await exchange(server.port, BYTES)).equals(BYTES)).toBe(true);
+      other.socket.destroy();
+      await after();
+    } finally {
+      spy.mockRestore();
     }
-    other.socket.end("unharmed");
-    expect(await other.ended).toBe("FIN");
-    expect(other.got.toString()).toBe("unharmed");
-    expect(defects.map((error) => (error as Error).message)).toEqual(new Array(10).fill("a defect"));
-    expect((await exchange(server.port, BYTES)).equals(BYTES)).toBe(true);
-    other.socket.destroy();
-  } finally {
-    spy.mockRestore();
-  }
-});
+  },
+);

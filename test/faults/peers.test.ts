@@ -1,8 +1,8 @@
 /** Peers that die, reset, dawdle or stop reading. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { ConnectionResetError } from "../../src/socket.ts";
-import { idle, serves, steady } from "../support/faults.ts";
-import { pattern, peer, until } from "../support/peers.ts";
+import { collecting, idle, serves, steady, thrice } from "../support/faults.ts";
+import { exchange, pattern, peer, until } from "../support/peers.ts";
 import { descriptors, killAll, launch, ROOT, type Program } from "../support/program.ts";
 import { closeAll, failure, openDescriptors, server } from "../support/sockets.ts";
 import { connected, hasRaw, rawPeer, type RawPeer } from "../support/raw-peer.ts";
@@ -156,6 +156,15 @@ describe.skipIf(!hasRaw)("a reset", () => {
 test.skipIf(!hasRaw)(
   "a reset in the library's queue: accept gives the connection, recv tells it, the next is served",
   async () => {
+    const { listener, address } = server(64);
+    const check = async (): Promise<void> => {
+      const back = exchange(address[1], BLOCK);
+      const [conn] = await listener.accept();
+      for await (const bytes of conn) await conn.sendall(bytes);
+      await conn[Symbol.asyncDispose]();
+      expect((await back).equals(BLOCK)).toBe(true);
+    };
+    const after = await steady({ pid: process.pid, port: address[1] }, { check });
     // The pipes of the programs before are closed a little later.
     let [before, same] = [openDescriptors(), 0];
     await until(() => {
@@ -164,15 +173,14 @@ test.skipIf(!hasRaw)(
       before = now;
       return same > 20;
     }, "this process is at rest");
-    const { listener, address } = server(64);
     for (let round = 0; round < 3; round++) {
       const peers = await some(30, () => connected(address[1]));
       // Every third says something before.
       for (const [i, one] of peers.entries()) if (i % 3 === 0) one.send(Buffer.from("gone"));
       const last = await connected(address[1]);
-      await until(() => openDescriptors() === before + 1 + 2 * 31, "the listener has them all in its queue");
+      await until(() => openDescriptors() === before + 2 * 31, "the listener has them all in its queue");
       for (const one of peers) one.reset();
-      await until(() => openDescriptors() === before + 1 + 2, "it knows that they have reset");
+      await until(() => openDescriptors() === before + 2, "it knows that they have reset");
       for (let i = 0; i < 30; i++) {
         const [conn] = await listener.accept();
         const readAll = async (): Promise<void> => {
@@ -191,44 +199,51 @@ test.skipIf(!hasRaw)(
       conn.close();
       expect((await last.rest()).equals(BLOCK)).toBe(true);
       last.close();
-      await until(() => openDescriptors() === before + 1, "the descriptors are back");
+      await until(() => openDescriptors() === before, "the descriptors are back");
     }
+    await after();
   },
 );
 
 test.skipIf(!hasRaw)(
   "a thousand peers of one byte now and then: another's round trips stay short",
   async () => {
-    const program = await launch();
+    const program = await launch([], { preload: collecting });
     const after = await steady(program);
     const before = descriptors(program.pid);
-    const slow = Array.from({ length: 1000 }, () => rawPeer(program.port));
-    await until(() => descriptors(program.pid) === before + 1000, "all are accepted");
-    const small = Bun.spawn(
-      [process.execPath, "run", `${ROOT}/test/support/small-peer.ts`, String(program.port), "3000"],
-      { stdout: "pipe" },
-    );
-    const bytes = new Array<number>(1000).fill(0);
-    const byte = (peer: number, index: number): number => (peer + index) & 255;
-    let over = false;
-    void small.exited.then(() => (over = true));
-    for (let tick = 0; !over; tick++) {
-      // A tenth of them at a time, each five times a second.
-      for (let i = tick % 10; i < 1000; i += 10) slow[i]!.send(Buffer.of(byte(i, bytes[i]!++)));
-      await Bun.sleep(20);
-    }
-    const p99s = JSON.parse(await small.stdout.text()) as number[];
-    expect(p99s).toHaveLength(3);
+    const p99s: number[] = [];
+    const come = async (): Promise<void> => {
+      const slow = Array.from({ length: 1000 }, () => rawPeer(program.port));
+      await until(() => descriptors(program.pid) === before + 1000, "all are accepted");
+      const small = Bun.spawn(
+        [process.execPath, "run", `${ROOT}/test/support/small-peer.ts`, String(program.port), "3000"],
+        { stdout: "pipe" },
+      );
+      const bytes = new Array<number>(1000).fill(0);
+      const byte = (peer: number, index: number): number => (peer + index) & 255;
+      let over = false;
+      void small.exited.then(() => (over = true));
+      for (let tick = 0; !over; tick++) {
+        // A tenth of them at a time, each five times a second.
+        for (let i = tick % 10; i < 1000; i += 10) slow[i]!.send(Buffer.of(byte(i, bytes[i]!++)));
+        await Bun.sleep(20);
+      }
+      p99s.push(...(JSON.parse(await small.stdout.text()) as number[]));
+      for (const one of slow) one.finish();
+      for (const [i, one] of slow.entries()) {
+        const whole = Buffer.from(Array.from({ length: bytes[i]! }, (_, index) => byte(i, index)));
+        expect((await one.rest()).equals(whole)).toBe(true);
+        expect(one.ended).toBe("FIN");
+        one.close();
+      }
+      expect(bytes.every((count) => count >= 2)).toBe(true);
+      await until(() => descriptors(program.pid) <= before, "all are gone");
+    };
+    // In the heap 65 bytes a peer.
+    await thrice(program, 4 << 20, come);
+    expect(p99s).toHaveLength(9);
     // Alone it is 1 to 2 ms. The machine may be busy with something else.
     expect(Math.min(...p99s)).toBeLessThan(25);
-    for (const one of slow) one.finish();
-    for (const [i, one] of slow.entries()) {
-      const whole = Buffer.from(Array.from({ length: bytes[i]! }, (_, index) => byte(i, index)));
-      expect((await one.rest()).equals(whole)).toBe(true);
-      expect(one.ended).toBe("FIN");
-      one.close();
-    }
-    expect(bytes.every((count) => count >= 2)).toBe(true);
     await after();
   },
 );

@@ -1,7 +1,7 @@
-/** A port that somebody else takes while the server starts. */
+/** What comes while the server starts: somebody else who takes its port, and a signal. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { serves } from "../support/faults.ts";
-import { hasProc, killAll, launch } from "../support/program.ts";
+import { hasProc, killAll, launch, ROOT } from "../support/program.ts";
 import { bound, freePort, hasRaw } from "../support/raw-peer.ts";
 
 setDefaultTimeout(30_000);
@@ -21,6 +21,22 @@ async function tryPort(port: number) {
   }
 }
 
+/**
+ * Halves the time between "before it" and "after it", and so comes close to the very moment. How long a start takes it
+ * does not know: the time is doubled until it is after it.
+ */
+function closingIn() {
+  let [before, after, longest] = [-1, Infinity, 50];
+  return {
+    next(): number {
+      if (before < 0) return 0;
+      return after < Infinity ? (before + after) / 2 : (longest *= 2);
+    },
+    early: (delay: number): void => void (before = Math.max(before, delay)),
+    late: (delay: number): void => void (after = Math.min(after, delay)),
+  };
+}
+
 describe.skipIf(!hasProc || !hasRaw)("a port that is free when the server starts", () => {
   test("and that two servers ask for at the same moment: one serves, the other names it and exits with 1", async () => {
     for (let round = 0; round < 5; round++) {
@@ -38,11 +54,10 @@ describe.skipIf(!hasProc || !hasRaw)("a port that is free when the server starts
   });
 
   test("and that another program binds before it does, whenever that is: exactly one of them has it", async () => {
-    // Halves the time between "before it" and "after it", and so comes close to the very moment.
-    let [early, late] = [0, 400];
+    const moments = closingIn();
     const outcomes: boolean[] = [];
-    for (let tries = 0; tries < 12; tries++) {
-      const delay = tries === 0 ? 0 : (early + late) / 2;
+    for (let tries = 0; tries < 14; tries++) {
+      const delay = moments.next();
       const port = freePort();
       const starting = tryPort(port);
       await Bun.sleep(delay);
@@ -51,11 +66,11 @@ describe.skipIf(!hasProc || !hasRaw)("a port that is free when the server starts
       outcomes.push(served !== undefined);
       expect(served === undefined).toBe(other !== undefined);
       if (served === undefined) {
-        early = delay;
+        moments.early(delay);
         expect(says).toMatch(taken(port));
         expect(says).toStartWith("exit code 1");
       } else {
-        late = delay;
+        moments.late(delay);
         await serves(served.port);
         served.signal("SIGKILL");
       }
@@ -64,4 +79,40 @@ describe.skipIf(!hasProc || !hasRaw)("a port that is free when the server starts
     expect(outcomes).toContain(true);
     expect(outcomes).toContain(false);
   });
+});
+
+describe.skipIf(!hasProc)("a signal while the server starts, whenever that is,", () => {
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    test(`${signal}: it ends it as the kernel does, or with 0 and its totals, and nobody listens any more`, async () => {
+      const moments = closingIn();
+      const outcomes: boolean[] = [];
+      for (let tries = 0; tries < 14; tries++) {
+        const delay = moments.next();
+        const port = freePort();
+        const child = Bun.spawn([process.execPath, "run", `${ROOT}/src/server.ts`, "--port", String(port)], {
+          ...({ stdin: "ignore", stdout: "pipe", stderr: "pipe", timeout: 10_000 } as const),
+          env: { ...process.env, HOST: "", PORT: "" },
+        });
+        await Bun.sleep(delay);
+        child.kill(signal);
+        const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+        const { exitCode: code, signalCode } = child;
+        const serving = stdout !== "";
+        outcomes.push(serving);
+        (serving ? moments.late : moments.early)(delay);
+        if (signalCode !== null) {
+          // What it says that it serves would be a lie to who has heard it: by then its own end is in place.
+          expect({ signalCode, stdout, stderr }).toEqual({ signalCode: signal, stdout: "", stderr: "" });
+        } else {
+          expect({ code, stdout }).toEqual({ code: 0, stdout: `listening on 127.0.0.1:${port}\n` });
+          expect(stderr).toBe("0 connections, 0 bytes in, 0 bytes out, 0 bytes copied\n");
+        }
+        const free = bound(port);
+        expect(free).toBeDefined();
+        free?.close();
+      }
+      expect(outcomes).toContain(true);
+      expect(outcomes).toContain(false);
+    });
+  }
 });

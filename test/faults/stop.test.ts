@@ -1,10 +1,12 @@
 /** A stop in the middle of a fault: it ends in time, with 0 and with its totals, and a second signal ends it at once. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { constants } from "node:os";
-import { makeLink, noLink } from "../support/link.ts";
+import { connect as connectTLS } from "node:tls";
+import { makeLink, noLink, type Link } from "../support/link.ts";
 import { pattern, peer, stalled, until } from "../support/peers.ts";
 import { descriptors, killAll, launch, ROOT, type Program } from "../support/program.ts";
 import { connected, hasRaw, rawPeer, type RawPeer } from "../support/raw-peer.ts";
+import { cert } from "../support/tls.ts";
 
 setDefaultTimeout(30_000);
 
@@ -118,6 +120,17 @@ const situations: Record<string, Situation> = {
       });
     },
   },
+  "a handler that throws": {
+    start: (args) => launch(args, { preload: `${ROOT}/test/support/throwing.ts` }),
+    async bring(program) {
+      const stays = await some(3, program);
+      for (const one of stays) one.send(BLOCK);
+      const doomed = await some(100, program);
+      doomed.pop()!.send(Buffer.from("throw"));
+      await until(() => program.stderr.includes("a connection was closed by a defect"), "it throws");
+      meanwhile(() => doomed.pop()?.send(Buffer.from("throw")));
+    },
+  },
   "the descriptor limit": {
     start: (args) => launch(args, { shell: "ulimit -n 100" }),
     async bring(program) {
@@ -133,12 +146,14 @@ const situations: Record<string, Situation> = {
     skipped: noLink,
     async start(args) {
       const link = makeLink();
-      links.push(link);
-      return launch(["--host", link.host, ...args], { within: link.within });
-    },
-    async bring({ port }) {
-      const link = links.at(-1)!;
       cleanups.push(link.remove);
+      const program = await launch(["--host", link.host, ...args], { within: link.within });
+      links.set(program, link);
+      return program;
+    },
+    async bring(program) {
+      const { port } = program;
+      const link = links.get(program)!;
       const peers = await Promise.all(Array.from({ length: 10 }, () => connected(port, link)));
       for (const one of peers) one.send(BLOCK);
       await peers[9]!.stall(ENOUGH);
@@ -146,44 +161,94 @@ const situations: Record<string, Situation> = {
     },
   },
 };
-const links: ReturnType<typeof makeLink>[] = [];
+const links = new WeakMap<Program, Link>();
+/** Which ends it gracefully, and which is the second. */
+const ORDERS = [
+  ["SIGTERM", "SIGINT"],
+  ["SIGINT", "SIGTERM"],
+] as const;
 
 describe.skipIf(!hasRaw)("a stop beside", () => {
-  for (const [i, [name, situation]] of Object.entries(situations).entries()) {
-    const { start = plain, bring, skipped = "" } = situation;
-    const [first, second] = i % 2 === 0 ? (["SIGTERM", "SIGINT"] as const) : (["SIGINT", "SIGTERM"] as const);
+  for (const [name, { start = plain, bring, skipped = "" }] of Object.entries(situations)) {
+    const why = skipped && ` (skipped: ${skipped})`;
 
-    test.skipIf(skipped !== "")(
-      `${name}: 0, in time, with the totals${skipped && ` (skipped: ${skipped})`}`,
-      async () => {
-        const program = await start(["--drain-timeout", "1"]);
+    test.skipIf(skipped !== "")(`${name}, by either signal: 0, in time, with the totals${why}`, async () => {
+      const gracefully = async (signal: NodeJS.Signals): Promise<void> => {
+        const program = await start(["--drain-timeout", "0.6"]);
         const then = await bring(program);
         const began = performance.now();
-        program.signal(first);
+        program.signal(signal);
         then?.();
         const code = await program.exited;
         const took = performance.now() - began;
         const { stderr } = await program.finished;
         expect(stderr).toMatch(TOTALS);
-        expect(code).toBe(0);
+        expect({ signal, code, stderr }).toEqual({ signal, code: 0, stderr });
         expect(took).toBeLessThan(2000);
-      },
-    );
+      };
+      // They wait mostly.
+      await Promise.all(ORDERS.map(([signal]) => gracefully(signal)));
+    });
 
-    test.skipIf(skipped !== "")(`${name}: at the second signal at once, with the totals`, async () => {
-      const program = await start(["--drain-timeout", "20"]);
-      const then = await bring(program);
-      program.signal(first);
-      await until(() => program.stderr.includes(`${first}: stopping`), "the stop has begun");
-      then?.();
-      const began = performance.now();
-      program.signal(second);
-      const code = await program.exited;
-      const took = performance.now() - began;
-      const { stderr } = await program.finished;
-      expect(stderr).toMatch(TOTALS);
-      expect(code).toBe(128 + constants.signals[second]);
-      expect(took).toBeLessThan(1000);
+    test.skipIf(skipped !== "")(`${name}: at the second signal at once, with the totals${why}`, async () => {
+      for (const [first, second] of ORDERS) {
+        const program = await start(["--drain-timeout", "20"]);
+        const then = await bring(program);
+        program.signal(first);
+        await until(() => program.stderr.includes(`${first}: stopping`), "the stop has begun");
+        then?.();
+        const began = performance.now();
+        program.signal(second);
+        const code = await program.exited;
+        const took = performance.now() - began;
+        const { stderr } = await program.finished;
+        expect(stderr).toMatch(TOTALS);
+        expect({ second, code }).toEqual({ second, code: 128 + constants.signals[second] });
+        expect(took).toBeLessThan(1000);
+      }
     });
   }
 });
+
+test.skipIf(!hasRaw)(
+  "a stop of the library's TLS server beside what is no TLS: who is in mid-stream gets all, and it ends by itself",
+  async () => {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      const child = Bun.spawn([process.execPath, "run", `${ROOT}/test/support/tls-echo.ts`], {
+        ...({ stdin: "ignore", stdout: "pipe", stderr: "pipe" } as const),
+      });
+      cleanups.push(() => child.kill("SIGKILL"));
+      const output = child.stdout.getReader();
+      const says = async (): Promise<string> => Buffer.from((await output.read()).value ?? []).toString();
+      const port = Number(await says());
+      const client = connectTLS({ port, host: "127.0.0.1", ca: cert, servername: "localhost" });
+      cleanups.push(() => client.destroy());
+      const chunks: Buffer[] = [];
+      client.on("data", (chunk: Buffer) => chunks.push(chunk));
+      const ended = new Promise<void>((resolve, reject) => client.on("close", resolve).on("error", reject));
+      const bytes = pattern(MIB, 8);
+      client.write(bytes.subarray(0, 1000));
+      await until(() => chunks.length > 0, "it is served");
+      // Half of a record that will not come, bytes of no kind, and nothing at all.
+      const some = await Promise.all(Array.from({ length: 30 }, () => connected(port)));
+      for (const [i, one] of some.entries()) {
+        if (i % 3 === 0) one.send(Buffer.from("160301020001", "hex"));
+        if (i % 3 === 1) one.send(pattern(20_000, i));
+      }
+      const began = performance.now();
+      child.kill(signal);
+      for (const one of some) {
+        await one.rest();
+        one.close();
+      }
+      client.end(bytes.subarray(1000));
+      await ended;
+      expect(Buffer.concat(chunks).equals(bytes)).toBe(true);
+      expect(await says()).toBe("1\n");
+      expect({ signal, code: await child.exited }).toEqual({ signal, code: 0 });
+      // Nobody's handshake is waited for.
+      expect(performance.now() - began).toBeLessThan(3000);
+      expect(await child.stderr.text()).toBe("");
+    }
+  },
+);

@@ -18,6 +18,10 @@ export interface Told {
 
 /** How long, in milliseconds, a peer waits for what should come. */
 export const PATIENCE_MS = 30_000;
+/** When our server, with its --idle-timeout of 30 s, ends peers that move nothing: its timer looks once a second. */
+const IDLE_MS = [29_000, 35_000] as const;
+/** A process whose timer is later than this has not run. */
+const LATE_MS = 100;
 /** How long peers go on as before when the server is being stopped. */
 const UNDER_LOAD_MS = 1_500;
 /** A peer that reads nothing is stuck when the kernel has taken nothing for so long. */
@@ -121,7 +125,7 @@ const parked: Part = async (crowd, random) => {
   if (session === undefined) return;
   session.expendable = true;
   await sendUntilStuck(crowd, session);
-  await crowd.rest(random.between(1_000, 45_000), session);
+  await crowd.rest(random.between(1_000, 60_000), session);
   session.vanish();
 };
 
@@ -142,7 +146,7 @@ const mute: Part = async (crowd, random) => {
   const session = await Session.open(crowd, "mute");
   if (session === undefined) return;
   session.expendable = true;
-  await crowd.rest(random.between(500, 45_000), session);
+  await crowd.rest(random.between(500, 60_000), session);
   if (random.chance(0.5)) session.reset();
   else await session.finish();
 };
@@ -165,6 +169,7 @@ const CROWD: readonly [part: Part, count: number][] = [
 export class Crowd implements Surroundings {
   readonly port: number;
   readonly graceful: boolean;
+  readonly idle: Surroundings["idle"];
   readonly ledger = emptyLedger();
   readonly sessions = new Set<Session>();
   stopping: number | undefined;
@@ -177,19 +182,28 @@ export class Crowd implements Surroundings {
   #opened = 0;
   #leave = new AbortController();
   #lives: Promise<void>[] = [];
+  readonly #period: number;
   readonly #sweep: NodeJS.Timeout;
   #looked = performance.now();
 
   constructor(
     port: number,
-    { seed = 1, graceful = true, patience = PATIENCE_MS, failed = (_why: string): void => undefined } = {},
+    {
+      seed = 1,
+      graceful = true,
+      patience = PATIENCE_MS,
+      idle = undefined as Surroundings["idle"],
+      failed = (_why: string): void => undefined,
+    } = {},
   ) {
     this.port = port;
     this.graceful = graceful;
+    this.idle = idle;
     this.#seed = seed;
     this.#patience = patience;
     this.#failed = failed;
-    this.#sweep = setInterval(() => this.#lookForHangs(), Math.min(1_000, patience / 4));
+    this.#period = Math.min(1_000, patience / 4);
+    this.#sweep = setInterval(() => this.#lookForHangs(), this.#period);
   }
 
   nextIndex(): number {
@@ -260,9 +274,9 @@ export class Crowd implements Surroundings {
 
   #lookForHangs(): void {
     const now = performance.now();
-    const asleep = now - this.#looked > this.#patience / 2;
+    const late = now - this.#looked - this.#period;
     this.#looked = now;
-    if (asleep) for (const session of this.sessions) session.excuse(now);
+    if (late > LATE_MS) for (const session of this.sessions) session.excuse(late);
     for (const session of this.sessions) {
       const hang = session.hang(now, this.#patience);
       if (hang !== undefined) return this.fail(hang);
@@ -270,13 +284,15 @@ export class Crowd implements Surroundings {
   }
 }
 
-/** The process: `peers.ts <port> <seed> <graceful> <the server's pid>`. */
-function serveOrders([port, seed, graceful, pid]: string[]): void {
+/** The process: `peers.ts <port> <seed> <whether it is our server> <the server's pid>`. */
+function serveOrders([port, seed, ours, pid]: string[]): void {
   const tell = (to: Told["to"], failure?: string): void => {
     process.send!({ to, ledger: crowd.ledger, ...(failure !== undefined && { failure }) } satisfies Told);
   };
   const failed = (why: string): void => tell("failure", why);
-  const crowd = new Crowd(Number(port), { seed: Number(seed), graceful: graceful === "true", failed });
+  const own = ours === "true";
+  const how = { seed: Number(seed), graceful: own, idle: own ? IDLE_MS : undefined, failed };
+  const crowd = new Crowd(Number(port), how);
   const orders: Record<Order, () => void> = {
     start: () => {
       crowd.start();

@@ -170,22 +170,28 @@ function freePort(): number {
   return port;
 }
 
-/** Whether the server takes a connection, and sends a byte back on it. */
+/** Whether the server takes a connection, and sends a byte back on it. Then that connection is closed, at both ends. */
 async function accepts(port: number): Promise<boolean> {
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const over = (): void => resolve(false);
+  const echo = Promise.withResolvers<boolean>();
+  const end = Promise.withResolvers<void>();
+  const over = (): void => {
+    echo.resolve(false);
+    end.resolve();
+  };
   try {
     const socket = await Bun.connect({
       ...{ hostname: "127.0.0.1", port, allowHalfOpen: true },
-      socket: { data: () => resolve(true), end: over, close: over, error: over },
+      socket: { data: () => echo.resolve(true), end: over, close: over, error: over },
     });
     // While nobody listens, the kernel may choose the very port that is called, and connect the socket to itself.
     if (socket.localPort !== port) socket.write("!");
-    else resolve(false);
+    else over();
     const late = setTimeout(over, START_MS);
-    const echoed = await promise;
-    clearTimeout(late);
+    const echoed = await echo.promise;
     socket.shutdown();
+    await end.promise;
+    clearTimeout(late);
+    socket.end();
     return echoed;
   } catch {
     return false;

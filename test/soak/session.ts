@@ -35,6 +35,8 @@ export interface Surroundings {
   readonly stopping: number | undefined;
   /** Whether the server keeps what it owes when it is stopped. */
   readonly graceful: boolean;
+  /** How long nothing moves, in milliseconds, before the server ends it at the earliest, and by when it has; if it is known. */
+  readonly idle: readonly [least: number, most: number] | undefined;
   fail(why: string): void;
 }
 
@@ -51,7 +53,7 @@ const handlers: Bun.SocketHandler<Session> = {
 };
 
 export class Session extends CheckedStream<Bun.Socket<Session>> {
-  /** The server may end it, for it moves no byte. */
+  /** It stays and moves no byte: the server shall end it, at its time. */
   expendable = false;
 
   readonly #around: Surroundings;
@@ -63,6 +65,8 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
   #stoodSince = Infinity;
   /** When something last moved, by performance.now(). */
   #moved = performance.now();
+  /** For how long, in milliseconds, this process did not run when it should have: so much later may #moved be than the move. */
+  #missed = 0;
   #waiting: { condition: () => boolean; tell: (held: boolean) => void } | undefined;
 
   private constructor(around: Surroundings, kind: string) {
@@ -217,12 +221,18 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
 
   /** The server ended it first. @param unanswered bytes that it says it has dropped */
   #lost(how: string, unanswered: number): void {
-    const { stopping, graceful, ledger } = this.#around;
+    const { stopping, graceful, ledger, idle } = this.#around;
     const came = stopping !== undefined && this.#stoodSince > stopping - SETTLED_MS;
     // In a stop a quiet peer is sent FIN, and what it sends at that very moment is dropped and counted.
     const asked = stopping !== undefined && (!graceful || came || how === "ended (FIN)");
-    if (!this.#abandoned && !this.expendable && !asked) {
-      const phase = this.#state === "finishing" ? "behind the peer's FIN" : "in mid-stream";
+    const silent = performance.now() - this.#moved;
+    const early = idle !== undefined && silent + this.#missed < idle[0];
+    if (!this.#abandoned && !asked && (!this.expendable || early)) {
+      const phase = this.expendable
+        ? `when nothing had moved for ${(silent / 1000).toFixed(1)} s`
+        : this.#state === "finishing"
+          ? "behind the peer's FIN"
+          : "in mid-stream";
       return this.#void(
         `${how} by the server ${phase}, after ${this.received} of ${this.sent} bytes had come back`,
       );
@@ -232,22 +242,27 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
     this.#forget();
   }
 
-  /** Begins to count anew: it was this process that did not run. */
-  excuse(now: number): void {
-    this.#moved = now;
+  /** It was this process that did not run, for so many milliseconds. */
+  excuse(ms: number): void {
+    this.#missed += ms;
   }
 
-  /** @returns why it is a hang, when nothing has come for so many milliseconds although it should */
+  /** @returns what is wrong, when nothing has come for so many milliseconds although it should, or its end has not */
   hang(now: number, patience: number): string | undefined {
     const silent = now - this.#moved;
-    if (!this.#reading || silent <= patience) return undefined;
+    const said = (what: string): string =>
+      `${this.name}: a hang: ${what} since ${(silent / 1000).toFixed(1)} s`;
+    const most = this.#around.idle?.[1] ?? Infinity;
+    if (this.expendable && this.#state === "open" && silent > most + this.#missed)
+      return said("it is not ended, though nothing has moved");
+    if (!this.#reading || silent <= patience + this.#missed) return undefined;
     const waits = {
       connecting: "for its connection to stand",
       open: this.owed + this.unsent > 0 ? `for ${this.owed + this.unsent} bytes` : undefined,
       finishing: this.owed > 0 ? `for ${this.owed} bytes` : "for the server's FIN",
       over: undefined,
     }[this.#state];
-    return waits && `${this.name}: a hang: it waits ${waits} since ${(silent / 1000).toFixed(1)} s`;
+    return waits && said(`it waits ${waits}`);
   }
 
   #look(): void {

@@ -27,7 +27,7 @@ function middle(sorted: Float64Array): number {
   return (sorted[Math.floor(at)]! + sorted[Math.ceil(at)]!) / 2;
 }
 
-const median = (values: Iterable<number>): number => middle(Float64Array.from(values).sort());
+export const median = (values: Iterable<number>): number => middle(Float64Array.from(values).sort());
 
 function theilSen(times: readonly number[], values: readonly number[]): number {
   const slopes = new Float64Array((times.length * (times.length - 1)) / 2);
@@ -52,7 +52,7 @@ function thinned(times: readonly number[], values: readonly number[]): [times: n
  * Fits a line. The interval is by a bootstrap of the residuals in blocks of an eighth of the series, since neighbours
  * resemble each other: memory that is collected now and then goes up and down like a saw. Its nominal 99% are too
  * much: of 60 simulated flat series of 60 to 1440 samples, the truth lay outside in 1 to 6 with independent noise, and
- * with noise that resembles itself for 10 samples in 1 (of 1440) to 14 (of 60). Hence the second and third condition.
+ * with noise that resembles itself for 10 samples in 1 (of 1440) to 14 (of 60). Hence the second condition of rises().
  * @param times seconds, rising
  * @returns undefined for too few samples
  */
@@ -82,31 +82,54 @@ export function fit(times: readonly number[], values: readonly number[], seed = 
   return { slope, low, high, growth: slope * (times.at(-1)! - times[0]!), median: median(values) };
 }
 
-/** A slope is one when all three hold: it is sure to rise, it is steep, and it has come to something. */
-export interface Threshold {
-  /** A second. */
-  slope: number;
-  growth: number;
+const MB = 1e6;
+
+/** Of what a series may grow in all, however long it is: a leak is one at every rate. */
+export interface Limits {
+  memory: number;
+  /** When all peers have left, against the warm-up. */
+  memoryAtRest: number;
+  descriptors: number;
 }
 
-const MB = 1e6;
-const HOUR = 3600;
-
-export const rises = (found: Fit, { slope, growth }: Threshold): boolean =>
-  found.low > 0 && found.slope > slope && found.growth > growth;
-
-/** The least seconds behind the warm-up in which the memory of a busy runtime has settled. */
-const SETTLED = 600;
-
-/** @param seconds of the series that is judged */
-export function rssThreshold(seconds: number): Threshold {
-  // A young heap goes on growing for some minutes: a short soak finds only what is worse.
-  return { slope: (20 * MB) / HOUR, growth: seconds >= SETTLED ? 8 * MB : 24 * MB };
+/**
+ * What healthy soaks have shown is a third of it at most. A young heap goes on growing for some minutes, and a young
+ * crowd is not complete: a short soak finds only what is worse.
+ * @param seconds of the series that is judged
+ */
+export function limits(seconds: number): Limits {
+  if (seconds >= 600) return { memory: 5 * MB, memoryAtRest: 16 * MB, descriptors: 4 };
+  if (seconds >= 240) return { memory: 10 * MB, memoryAtRest: 16 * MB, descriptors: 4 };
+  return { memory: 24 * MB, memoryAtRest: 32 * MB, descriptors: 16 };
 }
 
 /** Of its median: a quarter more CPU a message. */
 export const CPU_GROWTH = 0.25;
-export const cpuThreshold = ({ median }: Fit): Threshold => ({ slope: 0, growth: CPU_GROWTH * median });
+/** Of one core, when all peers have left: a timer that is busy in vain is seen then. */
+export const CPU_AT_REST = 0.02;
+
+/** A slope is one when it is sure to rise, and has come to something. */
+export const rises = (found: Fit, growth: number): boolean => found.low > 0 && found.growth > growth;
+
+export interface Step {
+  /** From the median of the first tenth to that of the last. */
+  height: number;
+  /** Three quarters of the last tenth are above three quarters of the first: it is more than what goes up and down. */
+  clear: boolean;
+}
+
+/** A line is blind to what comes all at once, or late: the ends of a series tell it. */
+export function step(values: readonly number[]): Step | undefined {
+  if (values.length < FEWEST_POINTS) return undefined;
+  const count = Math.max(Math.ceil(FEWEST_POINTS / 4), Math.floor(values.length / 10));
+  const [first, last] = [values.slice(0, count), values.slice(-count)].map((share) =>
+    Float64Array.from(share).sort(),
+  ) as [Float64Array, Float64Array];
+  const height = middle(last) - middle(first);
+  return { height, clear: last[count >> 2]! > first[count - 1 - (count >> 2)]! };
+}
+
+export const jumps = (found: Step, height: number): boolean => found.clear && found.height > height;
 
 /** How much of a run of so many seconds is left out: a fifth and at least a minute, but never more than half. */
 export const warmUp = (seconds: number): number => Math.max(0.2 * seconds, Math.min(60, 0.5 * seconds));

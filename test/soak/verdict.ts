@@ -5,7 +5,19 @@
 import { graph, type Series } from "./graph.ts";
 import type { End, Reading, Totals } from "./served.ts";
 import type { Ledger } from "./session.ts";
-import { CPU_GROWTH, cpuThreshold, fit, rises, rssThreshold, warmUp, type Fit } from "./trend.ts";
+import {
+  CPU_AT_REST,
+  CPU_GROWTH,
+  fit,
+  jumps,
+  limits,
+  median,
+  rises,
+  step,
+  warmUp,
+  type Fit,
+  type Step,
+} from "./trend.ts";
 
 /** The server and the peers' count at one moment. */
 export interface Sample extends Reading {
@@ -22,6 +34,8 @@ export interface Seen {
   /** The first thing that went wrong, if any: a wrong byte, a hang, a crash. */
   failure: string | undefined;
   descriptors: { before: number; after: number } | undefined;
+  /** Some seconds after all peers had left: resident bytes, and the share of a core that it used in its quietest part. */
+  rest: { seconds: number; rss: number; cpu: number } | undefined;
   end: End | undefined;
   /** When the stop began, and at the end. */
   atStop: Ledger | undefined;
@@ -31,9 +45,13 @@ export interface Seen {
 
 export interface Check {
   name: string;
-  passed: boolean;
+  /** undefined: what was seen does not tell. */
+  passed: boolean | undefined;
   text: string;
 }
+
+/** Of our server, whose --drain-timeout is 10 s: one more to end in. */
+const STOP_SECONDS = 11;
 
 /** Of the first connection, which only sees whether the server serves. */
 const PROBE = { connections: 1, bytes: 1 };
@@ -65,11 +83,13 @@ const pointsOf = (samples: readonly Sample[], figure: "rss" | "descriptors"): Po
   values: samples.map((sample) => sample[figure]),
 });
 
-/** The line through what is behind the warm-up. */
-function fitted({ times, values }: Points): Fit | undefined {
-  const warm = warmUp(times.at(-1) ?? 0);
-  const from = times.findIndex((at) => at >= warm);
-  return from < 0 ? undefined : fit(times.slice(from), values.slice(from));
+/** What is behind the warm-up: the line through it, and the way from its beginning to its end. */
+function judged({ times, values }: Points): { seconds: number; line?: Fit; ends?: Step } {
+  const last = times.at(-1) ?? 0;
+  const from = times.findIndex((at) => at >= warmUp(last));
+  if (from < 0) return { seconds: 0 };
+  const [line, ends] = [fit(times.slice(from), values.slice(from)), step(values.slice(from))];
+  return { seconds: last - times[from]!, ...(line && { line }), ...(ends && { ends }) };
 }
 
 const inHours = (found: Fit, unit: number): string =>
@@ -78,50 +98,81 @@ const inHours = (found: Fit, unit: number): string =>
     .join(" ")
     .replace(/ (\S+) (\S+)$/, " ($1 to $2)");
 
-const TOO_SHORT = "too few samples for a slope";
+const TOO_SHORT = "cannot tell: too few samples";
 
 function memory(samples: readonly Sample[]): Check {
-  const found = fitted(pointsOf(samples, "rss"));
-  if (found === undefined) return { name: "memory", passed: true, text: TOO_SHORT };
-  const seconds = samples.at(-1)!.at;
-  const threshold = rssThreshold(seconds - warmUp(seconds));
+  const name = "memory";
+  const { seconds, line, ends } = judged(pointsOf(samples, "rss"));
+  if (line === undefined || ends === undefined) return { name, passed: undefined, text: TOO_SHORT };
+  const most = limits(seconds).memory;
   return {
-    name: "memory",
-    passed: !rises(found, threshold),
+    name,
+    passed: !rises(line, most) && !jumps(ends, most),
     text:
-      `RSS ${inHours(found, 1e6)} MB an hour, ${signed(found.growth / 1e6)} MB in all, median ${megabytes(found.median)}` +
-      `;\nfails above ${(threshold.slope * 3600) / 1e6} MB an hour and ${megabytes(threshold.growth)} in all, when sure to rise`,
+      `RSS ${inHours(line, 1e6)} MB an hour, ${signed(line.growth / 1e6)} MB in all, median ${megabytes(line.median)};` +
+      `\n${signed(ends.height / 1e6)} MB from the first tenth to the last; fails above ${megabytes(most)}, when sure to rise`,
   };
 }
 
 function cpu(samples: readonly Sample[]): Check {
-  const found = fitted(cpuAMessage(samples));
-  if (found === undefined) return { name: "CPU", passed: true, text: TOO_SHORT };
-  const share = (100 * found.growth) / found.median;
+  const { line } = judged(cpuAMessage(samples));
+  if (line === undefined) return { name: "CPU", passed: undefined, text: TOO_SHORT };
+  const share = (100 * line.growth) / line.median;
   return {
     name: "CPU",
-    passed: !rises(found, cpuThreshold(found)),
+    passed: !rises(line, CPU_GROWTH * line.median),
     text:
-      `${micros(found.median)} a message, ${inHours(found, 1e-6)} µs an hour, ${signed(share)}% in all` +
+      `${micros(line.median)} a message, ${inHours(line, 1e-6)} µs an hour, ${signed(share)}% in all` +
       `;\nfails above ${100 * CPU_GROWTH}% in all, when sure to rise`,
   };
 }
 
-function descriptorCheck({ descriptors }: Seen): Check {
+function descriptorCheck({ descriptors, samples }: Seen): Check {
   const name = "descriptors";
   if (descriptors === undefined)
     return { name, passed: false, text: "not seen: the peers did not come to leave" };
   const { before, after } = descriptors;
-  return { name, passed: after <= before, text: `${before} before any peer, ${after} after all had left` };
+  const left = `${before} before any peer, ${after} after all had left`;
+  const { seconds, line, ends } = judged(pointsOf(samples, "descriptors"));
+  if (after > before) return { name, passed: false, text: left };
+  if (line === undefined || ends === undefined)
+    return { name, passed: undefined, text: `${left};\nunder load ${TOO_SHORT}` };
+  const most = limits(seconds).descriptors;
+  return {
+    name,
+    passed: !rises(line, most) && !jumps(ends, most),
+    text:
+      `${left};\nunder load ${signed(line.growth)} in all, ${signed(ends.height, 0)} from the first tenth to the last, median ${line.median}` +
+      `;\nfails above ${most}, when sure to rise`,
+  };
+}
+
+function restCheck({ rest, samples }: Seen): Check {
+  const name = "rest";
+  if (rest === undefined) return { name, passed: false, text: "not seen: the peers did not come to leave" };
+  const last = samples.at(-1)?.at ?? 0;
+  const warm = samples.filter(({ at }) => at < warmUp(last)).map(({ rss }) => rss);
+  const idle = rest.cpu <= CPU_AT_REST;
+  const used = `${(100 * rest.cpu).toFixed(1)}% of a core ${rest.seconds.toFixed(1)} s after all had left, fails above ${100 * CPU_AT_REST}%`;
+  if (warm.length === 0) return { name, passed: idle && undefined, text: `${used};\nmemory: ${TOO_SHORT}` };
+  const before = median(warm);
+  const most = limits(last - warmUp(last)).memoryAtRest;
+  return {
+    name,
+    passed: idle && rest.rss - before <= most,
+    text: `${used};\nRSS ${megabytes(rest.rss)}, in the warm-up ${megabytes(before)}, fails above ${megabytes(most)} more`,
+  };
 }
 
 function stop({ end, own }: Seen): Check {
   const name = "stop";
   if (end === undefined) return { name, passed: false, text: "not seen" };
   const how = end.signal === null ? `exit ${end.code}` : `ended by ${end.signal}`;
-  const passed = end.code === 0 || (!own && end.signal === "SIGTERM");
+  const right = end.code === 0 || (!own && end.signal === "SIGTERM");
+  const late = own && end.seconds > STOP_SECONDS;
   const after = Number.isFinite(end.seconds) ? `after ${end.seconds.toFixed(1)} s` : "since it did not end";
-  return { name, passed, text: `SIGTERM under load: ${how} ${after}` };
+  const text = `SIGTERM under load: ${how} ${after}${late ? `, fails after ${STOP_SECONDS} s` : ""}`;
+  return { name, passed: right && !late, text };
 }
 
 /** Each figure of the server, and between which two numbers the peers know it to be. */
@@ -166,9 +217,10 @@ export function checks(seen: Seen): Check[] {
   const { ledger, failure, samples } = seen;
   const checked = `${count(ledger.messages)} messages on ${count(ledger.connections)} connections; ${megabytes(ledger.sent)} sent, ${megabytes(ledger.back)} came back, every byte checked`;
   const all: Check[] = [{ name: "bytes", passed: failure === undefined, text: failure ?? checked }];
-  if (samples.length > 0) all.push(memory(samples), cpu(samples));
   // What it did not come to because of the failure is no failure of its own.
+  if (failure === undefined || samples.length > 0) all.push(memory(samples), cpu(samples));
   if (failure === undefined || seen.descriptors !== undefined) all.push(descriptorCheck(seen));
+  if (failure === undefined || seen.rest !== undefined) all.push(restCheck(seen));
   if (failure === undefined || seen.end !== undefined) all.push(stop(seen), totalsCheck(seen));
   return all;
 }
@@ -178,8 +230,8 @@ export function graphs(samples: readonly Sample[], width: number): string {
   const drawn = (title: string, points: Points, show: (value: number) => string, slope: string): string =>
     graph({ title: `${title}${slope}`, ...points, show, warm } satisfies Series, width, 4);
   const slopeOf = (points: Points, unit: number, name: string): string => {
-    const found = fitted(points);
-    return found === undefined ? "" : `, ${inHours(found, unit)}${name} an hour`;
+    const { line } = judged(points);
+    return line === undefined ? "" : `, ${inHours(line, unit)}${name} an hour`;
   };
   const [rss, open, cost] = [
     pointsOf(samples, "rss"),
@@ -195,7 +247,10 @@ export function graphs(samples: readonly Sample[], width: number): string {
 
 export const lines = (all: readonly Check[]): string =>
   all
-    .map(({ name, passed, text }) => `${passed ? "ok  " : "FAIL"} ${name.padEnd(13)}${text}\n`)
+    .map(
+      ({ name, passed, text }) =>
+        `${passed === undefined ? "?   " : passed ? "ok  " : "FAIL"} ${name.padEnd(13)}${text}\n`,
+    )
     // What follows in a text stands below its beginning.
     .map((line) => line.replace(/\n(?=.)/g, `\n${"".padEnd(18)}`))
     .join("");

@@ -30,9 +30,12 @@ export async function fuzz<T>(
   }
 }
 
-/** The inputs of all seeds, for what is judged in one batch. */
-export function inputs<T>(runs: number, make: (random: Random) => T): T[] {
-  return Array.from({ length: runsOf(runs) }, (_, i) => make(new Random(FIRST + i)));
+/** Whether all seeds are played, of which some are known to make what is right; or only those that were asked for. */
+export const allSeeds = GIVEN === undefined;
+
+/** The inputs of all seeds, for what is judged in one batch: each with its own, which stays with it when some are left out. */
+export function inputs<T>(runs: number, make: (random: Random) => T): [seed: number, input: T][] {
+  return Array.from({ length: runsOf(runs) }, (_, i) => [FIRST + i, make(new Random(FIRST + i))]);
 }
 
 /** What a call throws; undefined when it does not. */

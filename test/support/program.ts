@@ -58,12 +58,14 @@ export function killAll(): void {
  * @param stderr another descriptor for its stderr, which is then not read
  * @param shell a command that runs before it in the same shell, to set limits: "ulimit -n 100"
  * @param within a program that becomes it, with its arguments: ["nsenter", ...]
+ * @param preload what Bun runs before it, in the same process
  */
 export async function launch(
   args: string[] = [],
-  { shell = "", within = [] as string[], env = {}, stderr = "pipe" as "pipe" | number } = {},
+  { shell = "", within = [] as string[], preload = "", env = {}, stderr = "pipe" as "pipe" | number } = {},
 ): Promise<Program> {
-  const command = [...within, process.execPath, "run", SERVER, "--port", "0", ...args];
+  const first = preload === "" ? [] : ["--preload", preload];
+  const command = [...within, process.execPath, "run", ...first, SERVER, "--port", "0", ...args];
   const whole = shell === "" ? command : ["sh", "-c", `${shell} && exec "$@"`, "sh", ...command];
   const child = Bun.spawn(whole, { env: environment(env), stdin: "ignore", stdout: "pipe", stderr });
   running.add(child);

@@ -83,7 +83,7 @@ export class RawPeer {
     this.#fd = fd;
   }
 
-  /** Whether the connection is made, or has failed, which the next call tells. */
+  /** Whether the connection is made, or has failed, which the next call tells. Of a pipe, whether it takes anything. */
   get stands(): boolean {
     pollfd[0] = this.#fd;
     pollfd[1] = POLLOUT;

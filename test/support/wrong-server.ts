@@ -10,6 +10,12 @@ const [what, port] = process.argv.slice(2);
 const kept: unknown[] = [];
 let seen = 0;
 
+if (what === "spins") {
+  setInterval(() => {
+    for (const until = performance.now() + 1; performance.now() < until;);
+  }, 10);
+}
+
 function alter(chunk: Buffer): void {
   if (what === "leaks") kept.push(Buffer.from(chunk));
   if (what === "alters" && seen < 1e6 && seen + chunk.length >= 1e6) chunk[chunk.length >> 1]! ^= 1;
