@@ -206,6 +206,21 @@ test.skipIf(!hasRaw)(
 );
 
 test.skipIf(!hasRaw)(
+  "a peer that takes nothing is given up after --idle-timeout, not after twice as long",
+  async () => {
+    const program = await launch(["--idle-timeout", "2"]);
+    const before = descriptors(program.pid);
+    const one = await connected(program.port);
+    await one.stall(ENOUGH);
+    const began = performance.now();
+    await until(() => descriptors(program.pid) <= before, "it is given up");
+    // Since its last byte a quarter of a second more.
+    expect(performance.now() - began).toBeWithin(1000, 3300);
+    one.close();
+  },
+);
+
+test.skipIf(!hasRaw)(
   "a thousand peers of one byte now and then: another's round trips stay short",
   async () => {
     const program = await launch([], { preload: collecting });

@@ -42,6 +42,8 @@ export interface Surroundings {
 
 /** A connection that stood this long before a stop, in milliseconds, is none that came in its very moment. */
 const SETTLED_MS = 1_000;
+/** How long it takes at most to see an end that is there. */
+const SEEN_MS = 3_000;
 
 const handlers: Bun.SocketHandler<Session> = {
   open: (socket) => void socket.setNoDelay(true),
@@ -67,6 +69,8 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
   #moved = performance.now();
   /** For how long, in milliseconds, this process did not run when it should have: so much later may #moved be than the move. */
   #missed = 0;
+  /** Since when its end is due, by performance.now(). One that reads nothing may not have seen it yet. */
+  #due = Infinity;
   #waiting: { condition: () => boolean; tell: (held: boolean) => void } | undefined;
 
   private constructor(around: Surroundings, kind: string) {
@@ -202,7 +206,8 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
   receive(chunk: Buffer): void {
     if (this.over || !this.accept(chunk)) return;
     this.#around.ledger.back += chunk.length;
-    this.#moved = performance.now();
+    // What was there already comes to one that reads nothing when the connection ends.
+    if (this.#reading) this.#moved = performance.now();
     this.#look();
   }
 
@@ -226,7 +231,7 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
     // In a stop a quiet peer is sent FIN, and what it sends at that very moment is dropped and counted.
     const asked = stopping !== undefined && (!graceful || came || how === "ended (FIN)");
     const silent = performance.now() - this.#moved;
-    const early = idle !== undefined && silent + this.#missed < idle[0];
+    const early = idle !== undefined && silent + this.#missed < idle[0] && this.#due === Infinity;
     if (!this.#abandoned && !asked && (!this.expendable || early)) {
       const phase = this.expendable
         ? `when nothing had moved for ${(silent / 1000).toFixed(1)} s`
@@ -250,11 +255,14 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
   /** @returns what is wrong, when nothing has come for so many milliseconds although it should, or its end has not */
   hang(now: number, patience: number): string | undefined {
     const silent = now - this.#moved;
-    const said = (what: string): string =>
-      `${this.name}: a hang: ${what} since ${(silent / 1000).toFixed(1)} s`;
     const most = this.#around.idle?.[1] ?? Infinity;
-    if (this.expendable && this.#state === "open" && silent > most + this.#missed)
-      return said("it is not ended, though nothing has moved");
+    if (this.expendable && this.#state === "open" && silent > most + this.#missed && this.#due === Infinity) {
+      this.#due = now;
+      // The end comes behind what it has not read.
+      this.socket!.resume();
+    }
+    if (now - this.#due > SEEN_MS)
+      return `${this.name}: a hang: it moved nothing for ${most / 1000} s, and is not ended; ${this.received} of ${this.sent} bytes had come back`;
     if (!this.#reading || silent <= patience + this.#missed) return undefined;
     const waits = {
       connecting: "for its connection to stand",
@@ -262,7 +270,7 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
       finishing: this.owed > 0 ? `for ${this.owed} bytes` : "for the server's FIN",
       over: undefined,
     }[this.#state];
-    return waits && said(`it waits ${waits}`);
+    return waits && `${this.name}: a hang: it waits ${waits} since ${(silent / 1000).toFixed(1)} s`;
   }
 
   #look(): void {
