@@ -85,7 +85,7 @@ export class Peer implements Author {
     const size = this.#kernel.random.between(1, Math.min(room, most));
     this.#kernel.trace.step("peer # writes @", end.id, size);
     if (end.peer.closed) this.#kernel.meetsClosed(end);
-    else if (!end.peer.resetDue) end.peer.incoming.pushPattern(this.place + this.sent, size);
+    else if (end.peer.receives) end.peer.incoming.pushPattern(this.place + this.sent, size);
     this.sent += size;
     return true;
   }

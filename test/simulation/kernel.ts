@@ -50,6 +50,11 @@ export class Endpoint {
     this.capacity = capacity;
   }
 
+  /** Whether what is sent now still gets here: nobody may be there any more, or an RST is here or on its way. */
+  get receives(): boolean {
+    return !this.closed && !this.resetDue && this.error === "";
+  }
+
   /** How much the other end's queue still takes. */
   get room(): number {
     return Math.max(0, this.peer.capacity - this.peer.incoming.length);
@@ -214,10 +219,8 @@ export class Kernel {
     if (taken > 0 && this.random.chance(this.shortWrites)) taken = this.random.between(0, taken);
     this.errno = "EAGAIN";
     from.sent += taken;
-    // Nobody is there any more, or an RST is on its way there: what is sent now never arrives.
     const { peer } = from;
-    const arrives = !peer.closed && !peer.resetDue;
-    from.author!.written(arrives ? peer.incoming : new Runs(), bytes, offset, taken);
+    from.author!.written(peer.receives ? peer.incoming : new Runs(), bytes, offset, taken);
     if (peer.closed && taken > 0) this.meetsClosed(from);
     return taken;
   }
@@ -246,7 +249,7 @@ export class Kernel {
     from.shut = true;
     if (from.error !== "" || from.state !== "established") return;
     from.author?.finished();
-    if (!from.peer.resetDue) from.peer.fin = true;
+    if (from.peer.receives) from.peer.fin = true;
   }
 
   closeEndpoint(by: Endpoint, reset: boolean): void {
