@@ -11,6 +11,7 @@ import {
   checkTimeout,
   getdefaulttimeout,
   signalOf,
+  tlsOf,
   unsupported,
   type ConnectOptions,
   type Options,
@@ -18,6 +19,7 @@ import {
 import * as k from "./net/constants.ts";
 import { AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, type AddressFamily } from "./net/constants.ts";
 import { getOption, openPair } from "./net/descriptor.ts";
+import { textOf } from "./net/errors.ts";
 import { resolve, type AddressInfo } from "./net/resolve.ts";
 import { firstInt, Socket, type ListeningSocket } from "./net/socket.ts";
 import type { TLS } from "./net/stream.ts";
@@ -123,7 +125,7 @@ export async function create_connection(
   const given = all.find(
     (one): one is ConnectOptions => typeof one === "object" && one !== null && !Array.isArray(one),
   );
-  const { tls } = given ?? {};
+  const tls = tlsOf("create_connection", given);
   const signal = signalOf("create_connection", given);
   if (!Array.isArray(address)) throw new TypeError("create_connection: an address is [host, port]");
   const [host, port] = address;
@@ -227,7 +229,8 @@ export const gethostname = (): string => hostname();
 const LITTLE = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
 function checkWord(x: number, most: number, call: string): void {
-  if (!Number.isInteger(x) || x < 0 || x > most) throw new RangeError(`${call}: 0 to ${most}, not ${x}`);
+  if (!Number.isInteger(x) || x < 0 || x > most)
+    throw new RangeError(`${call}: 0 to ${most}, not ${textOf(x)}`);
 }
 
 /** 16 bits from host to network order. @throws RangeError outside 0..0xffff */

@@ -420,3 +420,25 @@ test("an address that is none is told by create_connection", async () => {
   expect(error).toBeInstanceOf(TypeError);
   expect(error.message).toStartWith("create_connection: ");
 });
+
+test("tls that is none is refused, and null is no TLS", async () => {
+  const { listener, address } = server();
+  for (const tls of [false, true, 5, "x", []] as unknown as socket.ConnectOptions["tls"][]) {
+    expect(await failure(() => socket.create_connection(address, { tls }))).toBeInstanceOf(TypeError);
+    expect(await failure(() => kept(socket.socket()).connect(address, { tls }))).toBeInstanceOf(TypeError);
+  }
+  const none = null as unknown as undefined;
+  const client = kept(await socket.create_connection(address, { tls: none }));
+  await client.sendall(bytes("plain"));
+  const [conn] = await listener.accept();
+  expect((await kept(conn).recv(9)).toString()).toBe("plain");
+});
+
+test("what has no text is refused in words of ours, too", async () => {
+  const { conn } = await connection();
+  const none = Object.create(null) as number;
+  for (const call of [() => conn.recv(none), () => conn.getsockopt(none, 1), () => socket.htonl(none)]) {
+    const error = await failure(call);
+    expect(error.message).toMatch(/^(recv|getsockopt|htonl): .*an object without a text$/);
+  }
+});

@@ -5,7 +5,7 @@
 import * as k from "./constants.ts";
 import { AF_INET, AF_INET6, type AddressFamily } from "./constants.ts";
 import type { AnyAddressLike, Inet6Address } from "./address.ts";
-import { osError, type OSError } from "./errors.ts";
+import { osError, textOf, type OSError } from "./errors.ts";
 import { literal, literalHost, noLookup } from "./resolve.ts";
 import type { TLS } from "./stream.ts";
 
@@ -56,7 +56,7 @@ export function checkTimeout(timeout: number | null, call: string): number | nul
 /** @throws TypeError for what is no whole number, RangeError for what is no C int */
 export function checkInt(value: number, call: string): number {
   if (!Number.isInteger(value))
-    throw new TypeError(`${call}: a whole number is needed, not ${String(value)}`);
+    throw new TypeError(`${call}: a whole number is needed, not ${textOf(value)}`);
   if (value < -(2 ** 31) || value >= 2 ** 31)
     throw new RangeError(`${call}: ${value} does not fit in a C int`);
   return value;
@@ -79,7 +79,7 @@ export function bytesOf(data: BytesLike, call: string): Uint8Array {
 /** @throws RangeError below 0, TypeError for what is no whole number */
 export function checkSize(size: number, call: string): number {
   if (!Number.isInteger(size))
-    throw new TypeError(`${call}: a size is a whole number of bytes, not ${String(size)}`);
+    throw new TypeError(`${call}: a size is a whole number of bytes, not ${textOf(size)}`);
   if (size < 0) throw new RangeError(`${call}: a size is 0 or more bytes, not ${size}`);
   return size;
 }
@@ -109,6 +109,15 @@ export function signalOf(
   const signal = trailing.find((one): one is Options => typeof one === "object" && one !== null)?.signal;
   if (signal === undefined || signal instanceof AbortSignal) return signal;
   throw new TypeError(`${call}: signal is an AbortSignal, not ${typeof signal}`);
+}
+
+/** @returns undefined for none @throws TypeError for what are no options of TLS: a connection would not be what was meant */
+export function tlsOf(call: string, options: ConnectOptions | null | undefined): TLS | undefined {
+  const tls = options?.tls ?? undefined;
+  if (tls === undefined || (typeof tls === "object" && !Array.isArray(tls))) return tls;
+  throw new TypeError(
+    `${call}: tls is an object of options, {} for the system's certificates, not ${textOf(tls)}`,
+  );
 }
 
 /** "" is every interface; "<broadcast>" is every host of an IPv4 network, as in Python. */

@@ -209,3 +209,12 @@ export const busyError = (syscall: string): OSError =>
 /** For a socket that is set not to wait. */
 export const wouldBlock = (syscall: string, what: string): OSError =>
   osError({ code: "EAGAIN", syscall, reason: `${what}, and the socket does not wait` });
+
+/** A value in a message; what somebody gives may have no text. */
+export function textOf(value: unknown): string {
+  try {
+    return String(value);
+  } catch {
+    return "an object without a text";
+  }
+}

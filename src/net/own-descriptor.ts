@@ -4,7 +4,7 @@
  * does.
  */
 import { addressText, type AnyAddress, type AnyAddressLike } from "./address.ts";
-import { literalAddress, signalOf, type ConnectOptions } from "./arguments.ts";
+import { literalAddress, signalOf, tlsOf, type ConnectOptions } from "./arguments.ts";
 import { AF_UNIX, SOCK_DGRAM, type AddressFamily } from "./constants.ts";
 import {
   bindDescriptor,
@@ -82,6 +82,7 @@ export class OwnDescriptor {
   ): Promise<void> {
     const text = addressText(address);
     const given = signalOf("connect", options);
+    const tls = tlsOf("connect", options);
     if (this.connecting) throw osError({ code: "EALREADY", syscall: "connect", address: text });
     this.throwConnectError();
     const controller = new AbortController();
@@ -98,10 +99,7 @@ export class OwnDescriptor {
       );
       if (this.#kind.type === SOCK_DGRAM) return;
       const left = timeout ? Math.max(0, timeout - (performance.now() - began)) : null;
-      const own = options?.tls && {
-        ...(typeof address !== "string" && { serverName: address[0] }),
-        ...options.tls,
-      };
+      const own = tls && { ...(typeof address !== "string" && { serverName: address[0] }), ...tls };
       const open = this.#open({ connected, address: text, tls: own }, left, signal).then(opened);
       if (timeout !== 0 || (connected && own === undefined)) return await open;
       underWay = true;

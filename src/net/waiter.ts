@@ -5,7 +5,7 @@
  * All deadlines share one timer. It is armed for the earliest; when that was met it stays armed, so that a recv that
  * is answered at once costs no timer.
  */
-import { osError } from "./errors.ts";
+import { osError, textOf } from "./errors.ts";
 
 interface Deadlined {
   /** In performance.now()'s milliseconds; Infinity once it does not matter any more. */
@@ -76,15 +76,6 @@ export class Alarm implements Deadlined {
 export function abortReason(signal: AbortSignal): Error {
   const { reason } = signal;
   return reason instanceof Error ? reason : new DOMException(textOf(reason), "AbortError");
-}
-
-/** What somebody aborts with may be anything, also what has no text. */
-function textOf(reason: unknown): string {
-  try {
-    return String(reason);
-  } catch {
-    return "the call was aborted";
-  }
 }
 
 /** One pending call. It can be used again when it is settled. */
