@@ -3,7 +3,7 @@ import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { constants } from "node:os";
 import { connect as connectTLS } from "node:tls";
 import { makeLink, noLink, type Link } from "../support/link.ts";
-import { pattern, peer, stalled, until } from "../support/peers.ts";
+import { exchange, pattern, peer, stalled, until } from "../support/peers.ts";
 import { descriptors, killAll, launch, ROOT, type Program } from "../support/program.ts";
 import { connected, hasRaw, rawPeer, type RawPeer } from "../support/raw-peer.ts";
 import { cert } from "../support/tls.ts";
@@ -22,12 +22,16 @@ const ENOUGH = pattern(32 * MIB, 2);
 const TOTALS =
   /(^|\n)\d+ connections?( \([^)]*\))?, \d+ bytes in, \d+ bytes out, 0 bytes copied(, \d+ bytes dropped behind a FIN)?\n$/;
 
-const some = (count: number, program: Program, receiveBuffer?: number): Promise<RawPeer[]> =>
-  Promise.all(
-    Array.from({ length: count }, () =>
-      connected(program.port, receiveBuffer === undefined ? {} : { receiveBuffer }),
-    ),
+async function some(count: number, { port }: Program, receiveBuffer?: number): Promise<RawPeer[]> {
+  const way = receiveBuffer === undefined ? {} : { receiveBuffer };
+  const peers = await Promise.all(Array.from({ length: count }, () => connected(port, way)));
+  // They stand as soon as the kernel has them. Whoever is served behind them, or refused at the descriptor limit, shows
+  // that the server has them, too.
+  await exchange(port, Buffer.from("x")).catch((error: Error) =>
+    expect(error.message).toContain("ECONNRESET"),
   );
+  return peers;
+}
 
 /** Does it again and again, also during the stop. */
 function meanwhile(what: () => void): void {
