@@ -301,7 +301,7 @@ async function main(args: string[]): Promise<number> {
     interrupted.abort();
   };
   let asked = Infinity;
-  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, interrupt);
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const) process.on(name, interrupt);
   await run(flags, result, servers, interrupted.signal);
   if (interrupted.signal.aborted) {
     result.notMeasured.push("what was left when it was interrupted");

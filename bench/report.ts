@@ -5,7 +5,7 @@
  */
 import { parseArgs } from "node:util";
 import { summaryChart } from "./comparison/page.ts";
-import { parseResult } from "./comparison/result.ts";
+import { parseResult, type Result } from "./comparison/result.ts";
 import { table } from "./comparison/table.ts";
 import { flagsRefused, UsageError } from "./usage.ts";
 
@@ -30,14 +30,31 @@ function readFlags(args: string[]) {
   }
 }
 
+/** @throws UsageError where two files are no two runs of one comparison */
+function checkComparable(one: Result, again: Result, file: string): void {
+  const what = (result: Result) => ({
+    settings: result.settings,
+    cases: result.cases.map(({ name }) => name),
+    servers: result.servers.map(({ name }) => name),
+    machine: [result.machine.cpu, result.machine.cores],
+  });
+  const [mine, its] = [Object.entries(what(one)), what(again)];
+  const differs = mine.find(([name, value]) => !Bun.deepEquals(value, its[name as keyof typeof its]));
+  if (differs !== undefined)
+    throw new UsageError(`${file}: is of other ${differs[0]}, and no second run of the same`);
+  if (one.date === again.date) throw new UsageError(`${file}: is the same run, and no second one`);
+}
+
 async function main(args: string[]): Promise<void> {
   const { values, positionals } = readFlags(args);
   if (values.help) return void process.stdout.write(HELP);
   const [file, second] = positionals;
-  if (file === undefined || positionals.length > 2 || !file.endsWith(".json"))
+  if (file === undefined || !file.endsWith(".json"))
     throw new UsageError("a file is needed, whose name ends in .json; --help tells the usage");
+  if (positionals.length > 2) throw new UsageError("two files at most: a run and another one");
   const result = parseResult(await Bun.file(file).text(), file);
   const again = second === undefined ? undefined : parseResult(await Bun.file(second).text(), second);
+  if (again !== undefined) checkComparable(result, again, second!);
   if (values.to !== undefined) {
     const names = result.servers.map(({ name }) => name);
     if (!names.includes(values.to))

@@ -183,7 +183,11 @@ function spawn(name: string, command: string[]): Child {
     // Nobody reads its stdout: a pipe would fill up and stop it.
     const child = Bun.spawn(command, { stdin: "ignore", stdout: "ignore", stderr: "pipe", detached: true });
     children.add(child);
-    void child.exited.then(() => children.delete(child));
+    void child.exited.then(() => {
+      // What it has started and left behind.
+      signalAll(child, "SIGKILL");
+      children.delete(child);
+    });
     return child;
   } catch (error) {
     throw new Error(`${name}: cannot start ${command.join(" ")}: ${(error as Error).message}`, {
@@ -206,20 +210,20 @@ function exitOf({ exitCode, signalCode }: Child): string | undefined {
 }
 
 async function stopChild(child: Child): Promise<void> {
+  if (!children.has(child)) return;
   signalAll(child, "SIGTERM");
   const kill = setTimeout(() => signalAll(child, "SIGKILL"), 2_000);
   await child.exited;
   clearTimeout(kill);
-  signalAll(child, "SIGKILL");
 }
 
-/** To a server and to whatever it has started: they are a process group of their own. */
+/** To a server and to whatever it has started: they are a process group of their own. Only while its number is its own. */
 function signalAll({ pid }: Child, signal: NodeJS.Signals): void {
   try {
     process.kill(-pid, signal);
   } catch (error) {
-    // They are gone already.
-    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+    // They are gone already, or about to be (macOS says EPERM of those that nobody has waited for).
+    if (!["ESRCH", "EPERM"].includes((error as NodeJS.ErrnoException).code!)) throw error;
   }
 }
 

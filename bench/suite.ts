@@ -156,6 +156,7 @@ export async function runWithServers(
   process.on("SIGINT", () => process.exit(130));
   process.on("SIGTERM", () => process.exit(143));
   process.on("SIGHUP", () => process.exit(129));
+  process.on("SIGQUIT", () => process.exit(131));
   const running: Running[] = [];
   try {
     for (const server of servers) {

@@ -304,7 +304,14 @@ export function residentBytes(pid: number): number {
 export function listeningPorts(pid: number): number[] | undefined {
   if (!linux) return undefined;
   const sockets = new Set<string>();
-  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+  let descriptors: string[];
+  try {
+    descriptors = readdirSync(`/proc/${pid}/fd`);
+  } catch {
+    // It is another user's, or gone.
+    return undefined;
+  }
+  for (const fd of descriptors) {
     try {
       sockets.add(readlinkSync(`/proc/${pid}/fd/${fd}`));
     } catch {

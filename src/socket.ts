@@ -188,12 +188,13 @@ export function create_server<F extends AddressFamily = AF_INET>(
   if (options.dualstack_ipv6 && family !== AF_INET6) {
     throw new TypeError("create_server: dualstack_ipv6 needs family AF_INET6");
   }
+  const tls = tlsOf("create_server", options);
   const server = new Socket<F>(family, SOCK_STREAM, 0, null);
   try {
     if (family !== AF_UNIX) server.setsockopt(k.SOL_SOCKET, k.SO_REUSEADDR, 1);
     if (options.reuse_port) server.setsockopt(k.SOL_SOCKET, k.SO_REUSEPORT, 1);
     if (family === AF_INET6) server.setsockopt(k.IPPROTO_IPV6, k.IPV6_V6ONLY, !options.dualstack_ipv6);
-    if (options.tls !== undefined) Socket.serveTLS(server as unknown as Socket<AddressFamily>, options.tls);
+    if (tls !== undefined) Socket.serveTLS(server as unknown as Socket<AddressFamily>, tls);
     server.bind(address);
     return server.listen(options.backlog);
   } catch (error) {
@@ -215,12 +216,9 @@ export async function getaddrinfo(
   if (typeof flags === "number" && flags !== 0) {
     throw unsupported("getaddrinfo", `the flags 0x${flags.toString(16)}`);
   }
-  return await within(
-    "getaddrinfo",
-    resolve(host, port, family, type, proto),
-    null,
-    signalOf("getaddrinfo", flags, options),
-  );
+  // First: a look-up that has begun would fail with nobody there to be told.
+  const signal = signalOf("getaddrinfo", flags, options);
+  return await within("getaddrinfo", resolve(host, port, family, type, proto), null, signal);
 }
 
 /** This machine's name (gethostname(2)). */

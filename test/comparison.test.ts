@@ -306,15 +306,15 @@ test("a verdict of two runs is one that both have come to", () => {
   const even = Array<number>(7).fill(10);
   const one = resultOf(Array(7).fill(5), even);
   for (const [cpu, verdict, counts] of [
-    [6, "better", { same: 5, once: 0, contrary: 0 }],
-    [10, null, { same: 3, once: 2, contrary: 0 }],
-    [20, null, { same: 3, once: 0, contrary: 2 }],
+    [6, "better", { both: 2, once: 0, none: 1, contrary: 0 }],
+    [10, null, { both: 0, once: 2, none: 1, contrary: 0 }],
+    [20, null, { both: 0, once: 0, none: 1, contrary: 2 }],
   ] as const) {
     const again = resultOf(Array(7).fill(cpu), even);
     const cell = cellsOf(one, again).find(({ server }) => server === "ringback")!;
     expect(cell.verdict).toBe(verdict);
     expect(agreement(one, again)).toEqual(counts);
-    expect(table(one, again)).toContain(`says the same of ${counts.same} ratios`);
+    expect(table(one, again)).toContain(`Of 3 ratios that can be verdicts, ${counts.both} are one in both, `);
   }
 });
 
@@ -326,6 +326,11 @@ test("the report gives the ratios to another server of the file, and draws nothi
   expect(stdout).toContain("of ringback");
   expect(stdout).toMatch(/^ {2}node:net pipe, Bun .* 2\.00 \[2\.00, 2\.00\]/m);
   expect(await Bun.file(join(directory, "to.svg")).exists()).toBe(false);
+  const same = await bench(REPORT, file, file);
+  expect({ code: same.code, stderr: same.stderr }).toEqual({
+    code: 2,
+    stderr: `bench:report: ${file}: is the same run, and no second one\n`,
+  });
   const refused = await bench(REPORT, file, "--to", "none");
   expect(refused.code).toBe(2);
   expect(refused.stderr).toContain(`there is no server "none" in the file; there are: ringback; `);

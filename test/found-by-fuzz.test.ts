@@ -67,11 +67,13 @@ describe("found by fuzzing", () => {
 
   test("a TLS server without a key or its certificate listened, and took nobody", () => {
     const before = openDescriptors();
-    for (const tls of [null, true, {}, { key }, { cert }, { key, cert: [] }] as socket.TLS[]) {
+    for (const tls of [true, {}, { key }, { cert }, { key, cert: [] }] as socket.TLS[]) {
       const error = thrown(() => socket.create_server(["127.0.0.1", 0], { tls }));
       expect(error).toMatchObject({
         name: "TypeError",
-        message: "create_server: tls is { key, cert } at least",
+        message: expect.stringMatching(
+          /^create_server: tls is (\{ key, cert \} at least, and has no|an object)/,
+        ),
       });
     }
     expect(openDescriptors()).toBe(before);
@@ -134,7 +136,7 @@ describe("found by fuzzing", () => {
 
   test("a result of a comparison with its format alone was taken", () => {
     expect(thrown(() => parseResult('{"format":"ringback comparison 1"}', "r.json"))).toMatchObject({
-      message: "r.json: is damaged: date is not a text",
+      message: "r.json: is damaged, or of another version: date is not a text",
     });
   });
 

@@ -295,7 +295,7 @@ describe("a damaged result of a comparison", () => {
           result = parseResult(text, "r.json");
         } catch (error) {
           return expect((error as Error).message).toMatch(
-            /^r\.json: is (no JSON: |no result of a comparison \(|damaged: [a-z][\w[\].]*(: | is not ))/i,
+            /^r\.json: is (no JSON: |no result of a comparison \(|damaged, or of another version: [a-z][\w[\].]*(: | is not ))/i,
           );
         }
         const shown = [table, page, summaryChart].map((show) => show(result));

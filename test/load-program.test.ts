@@ -118,7 +118,13 @@ describe("the command line", () => {
 
 describe("whose limit it was", () => {
   /** A result of such shares of a core, and such p99s of latency and lateness in microseconds. */
-  function judged(own: number, server?: number, open?: [latency: number, lateness: number], main?: number[]) {
+  function judged(
+    own: number,
+    server?: number,
+    open?: [latency: number, lateness: number],
+    main?: number[],
+    serverMain: number | null = null,
+  ) {
     const usage = new OwnUsage();
     usage.cpuSeconds = own;
     [usage.mainSeconds, usage.waitSeconds] = [main?.[0] ?? null, main?.[1] ?? null];
@@ -131,8 +137,8 @@ describe("whose limit it was", () => {
     };
     const schedule = open && { pacing: "timer" as const, due: 1, backlog: 0, unsent: 0, lateness };
     const measured = { seconds: 1, messages: 1, latency, schedule, interrupted: false };
-    const unknown = { mainSeconds: null, waitSeconds: null };
-    const watched = { pid: 1, source: "stat" as const, ...unknown, rssEnd: 0, rssPeak: 0 };
+    const times = { mainSeconds: serverMain, waitSeconds: serverMain && 0 };
+    const watched = { pid: 1, source: "stat" as const, ...times, rssEnd: 0, rssPeak: 0 };
     return resultOf(
       settings,
       measured,
@@ -157,6 +163,11 @@ describe("whose limit it was", () => {
     expect(judged(0.5, 0.2, undefined, [0.45, 0.5]).reason).toBe(
       "the generator used 50% of a core, its main thread running or waiting for one for 95%, and the server used 20% of a core",
     );
+  });
+
+  test("a server that works on other threads than its main one is as busy as these are", () => {
+    expect(judged(0.95, 0.97, undefined, undefined, 0.02).limited).toBe(false);
+    expect(judged(0.95, 0.5, undefined, undefined, 0.02).limited).toBe(true);
   });
 
   test("in the open loop, the generator's when it is busy or mostly late", () => {

@@ -395,7 +395,7 @@ describe("a signal that is none", () => {
       () => one.connect(address, wrong),
       () => socket.create_connection(address, wrong),
       () => two.sendto(bytes("x"), two.getsockname(), wrong),
-      () => socket.getaddrinfo("127.0.0.1", 80, 0, 0, 0, wrong),
+      () => socket.getaddrinfo("nobody.invalid", 80, 0, 0, 0, wrong),
     ]) {
       expect(await failure(call)).toBeInstanceOf(TypeError);
     }
@@ -437,8 +437,37 @@ test("tls that is none is refused, and null is no TLS", async () => {
 test("what has no text is refused in words of ours, too", async () => {
   const { conn } = await connection();
   const none = Object.create(null) as number;
-  for (const call of [() => conn.recv(none), () => conn.getsockopt(none, 1), () => socket.htonl(none)]) {
+  for (const call of [
+    () => conn.recv(none),
+    () => conn.getsockopt(none, 1),
+    () => conn.getsockopt(1, 2, none),
+    () => conn.shutdown(none),
+    () => socket.htonl(none),
+    () => socket.getaddrinfo(none as unknown as string, 80),
+    () => socket.getaddrinfo("127.0.0.1", none),
+  ]) {
     const error = await failure(call);
-    expect(error.message).toMatch(/^(recv|getsockopt|htonl): .*an object without a text$/);
+    expect(error.message).toMatch(
+      /^(recv|getsockopt|shutdown|htonl|getaddrinfo)\b.*an object without a text/,
+    );
   }
+});
+
+test("flags that are no number are refused, and a signal that is null is none", async () => {
+  const { conn, client } = await connection();
+  const flags = "MSG_PEEK" as unknown as number;
+  expect(await failure(() => conn.recv(9, flags))).toBeInstanceOf(TypeError);
+  await client.sendall(bytes("here"), { signal: null as unknown as undefined });
+  expect((await conn.recv(9, { signal: null as unknown as undefined })).toString()).toBe("here");
+});
+
+test("no secret stands in the error for tls that is none, and what is missing does", async () => {
+  const address: [string, number] = ["127.0.0.1", 0];
+  const text = "-----BEGIN PRIVATE KEY-----" as unknown as socket.TLS;
+  const error = await failure(() => socket.create_connection(address, { tls: text }));
+  expect(error.message).not.toContain("PRIVATE");
+  const half = () => socket.create_server(address, { tls: { key } });
+  expect(half).toThrow("create_server: tls is { key, cert } at least, and has no cert");
+  const none = null as unknown as socket.TLS;
+  expect(kept(socket.create_server(address, { tls: none })).getsockname()[1]).toBeGreaterThan(0);
 });

@@ -69,6 +69,8 @@ export interface Cell {
   limited: boolean;
   /** To the baseline, round by round; null for the baseline itself, or when the interval cannot be told. */
   ratio: Interval | null;
+  /** Whether the ratio can be a verdict: the figure is the server's, and not said to be none. */
+  judged: boolean;
   verdict: Verdict;
 }
 
@@ -183,7 +185,7 @@ function cellOf(result: Result, server: string, one: Case, metric: Metric): Cell
   });
   const ratio = interval(ratios);
   // Where the generator was the limit of either, a ratio compares the generator with itself.
-  const says = metric.noVerdict === undefined && !limited && !isLimited(result.baseline);
+  const judged = ratio !== null && metric.noVerdict === undefined && !limited && !isLimited(result.baseline);
   return {
     server,
     case: one.name,
@@ -193,7 +195,8 @@ function cellOf(result: Result, server: string, one: Case, metric: Metric): Cell
     spread: [quantile(values, 0.25), quantile(values, 0.75)],
     limited,
     ratio,
-    verdict: says ? verdictOf(metric, ratio) : null,
+    judged,
+    verdict: judged ? verdictOf(metric, ratio) : null,
   };
 }
 
@@ -215,16 +218,15 @@ export function cellsOf(result: Result, again?: Result): Cell[] {
 
 const keyOf = (cell: Cell): string => [cell.case, cell.server, cell.metric.name].join("\n");
 
-/** Of how many ratios two runs say the same, how many are a verdict in one of them only, how many contradict. */
-export function agreement(one: Result, again: Result): { same: number; once: number; contrary: number } {
+/** Of the ratios that can be verdicts: how many are one in both runs, in one of them only, in none, and contradict. */
+export function agreement(one: Result, again: Result) {
   const others = new Map(ownCells({ ...again, baseline: one.baseline }).map((cell) => [keyOf(cell), cell]));
-  const counts = { same: 0, once: 0, contrary: 0 };
+  const counts = { both: 0, once: 0, none: 0, contrary: 0 };
   for (const cell of ownCells(one)) {
     const other = others.get(keyOf(cell));
-    if (cell.ratio === null || other === undefined || other.ratio === null) continue;
-    if (cell.verdict === other.verdict) counts.same++;
-    else if (cell.verdict === null || other.verdict === null) counts.once++;
-    else counts.contrary++;
+    if (other === undefined || !(cell.judged || other.judged)) continue;
+    if (cell.verdict !== other.verdict) counts[cell.verdict && other.verdict ? "contrary" : "once"]++;
+    else counts[cell.verdict === null ? "none" : "both"]++;
   }
   return counts;
 }
@@ -256,7 +258,7 @@ export function parseResult(text: string, from: string): Result {
     throw new Error(`${from}: is no result of a comparison (its format is ${JSON.stringify(format)})`);
   }
   const wrong = resultForm(parsed, "");
-  if (wrong !== undefined) throw new Error(`${from}: is damaged: ${wrong}`);
+  if (wrong !== undefined) throw new Error(`${from}: is damaged, or of another version: ${wrong}`);
   return parsed as Result;
 }
 

@@ -66,9 +66,9 @@ function block(one: Case, cells: readonly Cell[], result: Result): string {
 }
 
 function agreementText(result: Result, again: Result): string {
-  const { same, once, contrary } = agreement(result, again);
-  const of = `the run of ${again.date.slice(0, 16).replace("T", " ")}`;
-  return `A mark is a verdict of two runs: ${of} says the same of ${same} ratios, of ${once} one run has a verdict and the other none, of ${contrary} they contradict each other.`;
+  const { both, once, none, contrary } = agreement(result, again);
+  const of = `this one and that of ${again.date.slice(0, 16).replace("T", " ")}`;
+  return `A mark is a verdict of two runs, ${of}. Of ${both + once + none + contrary} ratios that can be verdicts, ${both} are one in both, ${once} in one of them, ${none} in none; ${contrary} contradict each other.`;
 }
 
 /** @param again another run: marks are then the verdicts of both */

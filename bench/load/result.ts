@@ -152,11 +152,11 @@ const latenessText = ({ schedule }: LoadResult): string =>
   `messages left up to ${micros(schedule!.lateness.p99)} µs late (p99) by the generator's own fault, more than half of the latency's p99`;
 
 /**
- * How much of the window the main thread was at work, or had work and no core. The threads of the compilers and the
- * collector are not in it: on the same core they are what it waits for, and would count twice.
+ * How much of a core was taken: by all threads, or by the main thread with what it waited for. Both together would count
+ * twice: the compilers and the collector on the same core are what it waits for.
  */
 const taken = ({ cpuShare, mainShare, waitShare }: Shares): number =>
-  mainShare === null || waitShare === null ? cpuShare : mainShare + waitShare;
+  Math.max(cpuShare, (mainShare ?? 0) + (waitShare ?? 0));
 
 function used(shares: Shares): string {
   const { cpuShare, waitShare } = shares;

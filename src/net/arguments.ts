@@ -85,8 +85,9 @@ export function checkSize(size: number, call: string): number {
 }
 
 /** Flags are said by their number, and none but 0 can be had. @throws OSError EOPNOTSUPP */
-export function checkFlags(flags: number | Options | undefined, call: string): void {
-  if (typeof flags !== "number" || flags === 0) return;
+export function checkFlags(flags: number | Options | null | undefined, call: string): void {
+  if (flags === undefined || flags === 0 || typeof flags === "object") return;
+  if (typeof flags !== "number") throw new TypeError(`${call}: flags are a number, not ${typeof flags}`);
   const { MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK } = k;
   const names = Object.entries({ MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK })
     .filter(([, flag]) => (flags & flag) !== 0)
@@ -106,7 +107,8 @@ export function signalOf(
   call: string,
   ...trailing: (number | Options | null | undefined)[]
 ): AbortSignal | undefined {
-  const signal = trailing.find((one): one is Options => typeof one === "object" && one !== null)?.signal;
+  const options = trailing.find((one): one is Options => typeof one === "object" && one !== null);
+  const signal = options?.signal ?? undefined;
   if (signal === undefined || signal instanceof AbortSignal) return signal;
   throw new TypeError(`${call}: signal is an AbortSignal, not ${typeof signal}`);
 }
@@ -116,7 +118,7 @@ export function tlsOf(call: string, options: ConnectOptions | null | undefined):
   const tls = options?.tls ?? undefined;
   if (tls === undefined || (typeof tls === "object" && !Array.isArray(tls))) return tls;
   throw new TypeError(
-    `${call}: tls is an object of options, {} for the system's certificates, not ${textOf(tls)}`,
+    `${call}: tls is an object of options, {} for the system's certificates, not ${Array.isArray(tls) ? "an array" : typeof tls}`,
   );
 }
 

@@ -36,6 +36,10 @@ export class Listener {
    * @throws OSError; the descriptor stays the caller's
    */
   constructor(fd: number, backlog: number, tls?: TLS) {
+    if (fd + 1 >= this.#limit) {
+      const reason = `fewer than ${SPARE_DESCRIPTORS} of the descriptors are left: raise the limit with ulimit -n`;
+      throw osError({ code: "EMFILE", syscall: "listen", reason });
+    }
     const options = {
       fd,
       allowHalfOpen: true,

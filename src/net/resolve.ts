@@ -19,7 +19,7 @@ import {
   SOCK_STREAM,
   type AddressFamily,
 } from "./constants.ts";
-import { gaierror } from "./errors.ts";
+import { gaierror, textOf } from "./errors.ts";
 
 /** One answer: what socket() and connect() take. */
 export type AddressInfo = [
@@ -70,7 +70,7 @@ function portNumber(port: number | string | null): number {
   if (typeof number !== "number") {
     throw unresolved(
       "EAI_SERVICE",
-      String(port),
+      textOf(port),
       "services are not looked up by name: give the port's number",
     );
   }
@@ -94,15 +94,17 @@ export async function resolve(
   type = 0,
   proto = 0,
 ): Promise<AddressInfo[]> {
+  if (host !== null && typeof host !== "string")
+    throw new TypeError(`getaddrinfo: a host is a string or null, not ${textOf(host)}`);
   if (family !== 0 && family !== AF_INET && family !== AF_INET6) {
-    throw unresolved("EAI_FAMILY", String(host), `family ${family} is neither AF_INET nor AF_INET6`);
+    throw unresolved("EAI_FAMILY", textOf(host), `family ${family} is neither AF_INET nor AF_INET6`);
   }
   if (type !== 0 && type !== SOCK_STREAM && type !== SOCK_DGRAM) {
-    throw unresolved("EAI_SOCKTYPE", String(host), `type ${type} is neither SOCK_STREAM nor SOCK_DGRAM`);
+    throw unresolved("EAI_SOCKTYPE", textOf(host), `type ${type} is neither SOCK_STREAM nor SOCK_DGRAM`);
   }
   const number = portNumber(port);
   if (host === "" || (host === null && port === null)) {
-    throw unresolved("EAI_NONAME", String(host), "a host or a port is needed");
+    throw unresolved("EAI_NONAME", textOf(host), "a host or a port is needed");
   }
   const types = (
     [
@@ -115,7 +117,7 @@ export async function resolve(
     const reason = known
       ? `protocol ${proto} is not of type ${type}`
       : `protocol ${proto} is neither TCP nor UDP`;
-    throw unresolved(known ? "EAI_SOCKTYPE" : "EAI_SERVICE", String(host), reason);
+    throw unresolved(known ? "EAI_SOCKTYPE" : "EAI_SERVICE", textOf(host), reason);
   }
   const local: [AF_INET | AF_INET6, string][] = [
     [AF_INET6, "::1"],

@@ -33,7 +33,7 @@ import {
   openDescriptor,
   setNonBlocking,
 } from "./descriptor.ts";
-import { closedError, OSError, osError, wouldBlock } from "./errors.ts";
+import { closedError, OSError, osError, textOf, wouldBlock } from "./errors.ts";
 import { Listener } from "./listener.ts";
 import { adoptStream } from "./open-stream.ts";
 import { OwnDescriptor } from "./own-descriptor.ts";
@@ -398,7 +398,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (this.#datagram !== undefined) throw unsupported("shutdown", "shutdown() of a datagram socket");
     const stream = this.#connected("shutdown");
     if (how !== k.SHUT_RD && how !== k.SHUT_WR && how !== k.SHUT_RDWR) {
-      throw new RangeError(`shutdown: how is SHUT_RD, SHUT_WR or SHUT_RDWR, not ${how}`);
+      throw new RangeError(`shutdown: how is SHUT_RD, SHUT_WR or SHUT_RDWR, not ${textOf(how)}`);
     }
     if (how !== k.SHUT_WR) stream.shutdownRead();
     if (how !== k.SHUT_RD) stream.shutdownWrite();
@@ -494,7 +494,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     this.#check("getsockopt");
     for (const number of [level, optname]) checkInt(number, "getsockopt");
     if (!(Number.isInteger(buflen) && buflen >= 0 && buflen <= 1024)) {
-      throw new RangeError(`getsockopt: a buflen is 0 to 1024 bytes, not ${buflen}`);
+      throw new RangeError(`getsockopt: a buflen is 0 to 1024 bytes, not ${textOf(buflen)}`);
     }
     if (level === k.SOL_SOCKET && optname === k.SO_ERROR && buflen === 0) {
       const known = this.#own.takeErrno();
@@ -626,9 +626,15 @@ export class Socket<F extends AddressFamily = AF_INET> {
    * @throws TypeError without a key and its certificate: Bun would listen, and every handshake would fail
    */
   static serveTLS(socket: Socket<AddressFamily>, tls: TLS): void {
-    const { key, cert } = (tls ?? {}) as TLS;
-    const given = [key, cert].every((one) => one != null && !(Array.isArray(one) && one.length === 0));
-    if (!given) throw new TypeError("create_server: tls is { key, cert } at least");
+    const { key, cert, keyFile, certFile } = tls as TLS & { keyFile?: string; certFile?: string };
+    const isGiven = (one: unknown): boolean => one != null && !(Array.isArray(one) && one.length === 0);
+    for (const [name, given] of [
+      ["key", key ?? keyFile],
+      ["cert", cert ?? certFile],
+    ] as const) {
+      if (!isGiven(given))
+        throw new TypeError(`create_server: tls is { key, cert } at least, and has no ${name}`);
+    }
     socket.#tls = tls;
   }
 }

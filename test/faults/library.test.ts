@@ -71,3 +71,13 @@ test.skipIf(!hasRaw || !hasProc)(
     }
   },
 );
+
+test.skipIf(!hasProc)("a limit that leaves no room is told by listen, and not to the clients", () => {
+  const program = `import { create_server } from "${ROOT}/src/socket.ts"; create_server(["127.0.0.1", 0]);`;
+  const command = ["sh", "-c", `ulimit -n 38 && exec "$0" -e "$1"`, process.execPath, program];
+  const { stderr, exitCode } = Bun.spawnSync(command, { timeout: 10_000 });
+  expect(stderr.toString()).toContain(
+    "listen: fewer than 32 of the descriptors are left: raise the limit with ulimit -n (EMFILE)",
+  );
+  expect(exitCode).toBe(1);
+});
