@@ -179,12 +179,6 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
     text: "else socket.data.abort(error);",
     becomes: "",
   },
-  {
-    breaks: "a peer that has acknowledged as much as has been sent since is idle",
-    file: "net/connection.ts",
-    text: "const moved = left > 0 && acknowledged !== this.#acknowledged;\n    this.#acknowledged = acknowledged;",
-    becomes: "const moved = left > 0 && left !== this.#acknowledged;\n    this.#acknowledged = left;",
-  },
   // The socket under it.
   {
     breaks: "of a message that goes in two calls, only the second is counted",

@@ -104,4 +104,18 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
     text: "if (backlog !== undefined) setBacklog(fd, backlog);",
     becomes: "",
   },
+  {
+    breaks: "a peer that takes nothing is given the idle time twice",
+    file: "echo/echo-server.ts",
+    text: "if (quiet === period && quiet < this.#idleMs) connection.delivering();",
+    becomes: "",
+    // The worlds' own bound on an idle connection leaves room for a second look.
+    test: "test/faults/peers.test.ts",
+  },
+  {
+    breaks: "a peer that goes on acknowledging is idle",
+    file: "net/connection.ts",
+    text: "if (moved) this.quiet = 0;",
+    becomes: "if (moved) this.quiet += 0;",
+  },
 ];
