@@ -3,7 +3,7 @@
  * with the platforms that it runs on.
  */
 import { dlopen, ptr } from "bun:ffi";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 
 const MS = 1e6;
 const linux = process.platform === "linux";
@@ -300,18 +300,19 @@ export function residentBytes(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readProc(pid, "status"))?.[1] ?? 0) * 1024;
 }
 
-/** The TCP ports on which a process listens; undefined where that cannot be told. */
+/** The TCP ports on which a process listens; undefined where that cannot be told: it is another user's, or gone. */
 export function listeningPorts(pid: number): number[] | undefined {
   if (!linux) return undefined;
-  const sockets = new Set<string>();
-  let descriptors: string[];
   try {
-    descriptors = readdirSync(`/proc/${pid}/fd`);
+    return portsOf(pid);
   } catch {
-    // It is another user's, or gone.
     return undefined;
   }
-  for (const fd of descriptors) {
+}
+
+function portsOf(pid: number): number[] {
+  const sockets = new Set<string>();
+  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
     try {
       sockets.add(readlinkSync(`/proc/${pid}/fd/${fd}`));
     } catch {
@@ -319,7 +320,8 @@ export function listeningPorts(pid: number): number[] | undefined {
     }
   }
   const ports: number[] = [];
-  for (const table of ["tcp", "tcp6"]) {
+  // A kernel without IPv6 has no tcp6.
+  for (const table of ["tcp", "tcp6"].filter((name) => existsSync(`/proc/${pid}/net/${name}`))) {
     for (const line of readProc(pid, `net/${table}`).split("\n")) {
       // "0: 0100007F:1F90 00000000:0000 0A ..." and the inode in the tenth field (proc(5)).
       const [, local, , state, , , , , , inode] = line.trim().split(/\s+/);

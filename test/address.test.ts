@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import * as socket from "../src/socket.ts";
 import { Random } from "./support/random.ts";
-import { askPython, failure, python } from "./support/sockets.ts";
+import { askPython, failure, python, pythonAddresses } from "./support/sockets.ts";
 
 const { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM } = socket;
 const withPython = test.skipIf(python === null);
@@ -20,21 +20,6 @@ function tried(call: (text: string) => Uint8Array, texts: readonly string[]): (s
     }
   });
 }
-
-const PYTHON_TEXTS = `
-import json, socket, sys
-def tried(call, text):
-    try: return call(text).hex()
-    except (OSError, ValueError): return None
-given = json.load(sys.stdin)
-json.dump({
-  "aton": [tried(socket.inet_aton, t) for t in given["v4"]],
-  "v4": [tried(lambda x: socket.inet_pton(socket.AF_INET, x), t) for t in given["v4"]],
-  "v6": [tried(lambda x: socket.inet_pton(socket.AF_INET6, x), t) for t in given["v6"]],
-  "text4": [socket.inet_ntoa(bytes.fromhex(b)) for b in given["bytes4"]],
-  "text6": [socket.inet_ntop(socket.AF_INET6, bytes.fromhex(b)) for b in given["bytes6"]],
-}, sys.stdout)
-`;
 
 const V4 =
   "127.0.0.1 0.0.0.0 255.255.255.255 127.1 1.2.3 0x7f000001 0x7f.1 010.1.1.1 256.1.1.1 1.2.3.4.5 1..2 1.2.3.".split(
@@ -113,8 +98,8 @@ describe("the texts and bytes of addresses are Python's", () => {
       text4: bytes4.map((bytes) => socket.inet_ntoa(Buffer.from(bytes, "hex"))),
       text6: bytes6.map((bytes) => socket.inet_ntop(AF_INET6, Buffer.from(bytes, "hex"))),
     };
-    const theirs = askPython(PYTHON_TEXTS, { v4, v6, bytes4, bytes6 }) as typeof ours;
-    const named = (results: typeof ours) => ({
+    const theirs = pythonAddresses({ aton: v4, v4, v6, text4: bytes4, text6: bytes6 });
+    const named = (results: ReturnType<typeof pythonAddresses>) => ({
       ...results,
       aton: results.aton.map((result, i) => `${v4[i]} ${result}`),
       v4: results.v4.map((result, i) => `${v4[i]} ${result}`),

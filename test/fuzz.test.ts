@@ -9,7 +9,7 @@ import { checkAddress, decodeAddress, encodeAddress, SOCKADDR_MAX } from "../src
 import * as socket from "../src/socket.ts";
 import { allSeeds, anything, fuzz, inputs, oneOf, several, thrown, word } from "./support/fuzz.ts";
 import type { Random } from "./support/random.ts";
-import { askPython, python } from "./support/sockets.ts";
+import { python, pythonAddresses } from "./support/sockets.ts";
 
 const { AF_INET, AF_INET6, AF_UNIX } = socket;
 const withPython = test.skipIf(python === null);
@@ -30,24 +30,6 @@ const V6_PARTS =
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
 
 describe("addresses", () => {
-  const PYTHON = `
-import json, socket, sys
-def tried(call, text):
-    try: return call(text).hex()
-    except (OSError, ValueError): return None
-def text(family, data):
-    try: return socket.inet_ntop(family, bytes.fromhex(data))
-    except (OSError, ValueError): return None
-given = json.load(sys.stdin)
-json.dump({
-  "aton": [tried(socket.inet_aton, t) for t in given["texts"]],
-  "v4": [tried(lambda x: socket.inet_pton(socket.AF_INET, x), t) for t in given["texts"]],
-  "v6": [tried(lambda x: socket.inet_pton(socket.AF_INET6, x), t) for t in given["texts"]],
-  "ntop4": [text(socket.AF_INET, b) for b in given["bytes"]],
-  "ntop6": [text(socket.AF_INET6, b) for b in given["bytes"]],
-}, sys.stdout)
-`;
-
   withPython("thousands that are nearly one are Python's, or none as they are to Python", () => {
     const texts = inputs(8_000, (random) => {
       const dice = random.next();
@@ -79,11 +61,8 @@ json.dump({
       }
     };
     const inputOf = ([, input]: [number, string]): string => input;
-    const given = { texts: texts.map(inputOf), bytes: bytes.map(inputOf) };
-    const theirs = askPython(PYTHON, given) as Record<
-      "aton" | "v4" | "v6" | "ntop4" | "ntop6",
-      (string | null)[]
-    >;
+    const [asked, packed] = [texts.map(inputOf), bytes.map(inputOf)];
+    const theirs = pythonAddresses({ aton: asked, v4: asked, v6: asked, text4: packed, text6: packed });
     const wrong: unknown[] = [];
     for (const [i, [seed, text]] of texts.entries()) {
       const ours = {
@@ -99,8 +78,8 @@ json.dump({
     for (const [i, [seed, packed]] of bytes.entries()) {
       const all = Buffer.from(packed, "hex");
       const ours = {
-        ntop4: or(() => socket.inet_ntop(AF_INET, all)),
-        ntop6: or(() => socket.inet_ntop(AF_INET6, all)),
+        text4: or(() => socket.inet_ntop(AF_INET, all)),
+        text6: or(() => socket.inet_ntop(AF_INET6, all)),
       };
       for (const [call, value] of Object.entries(ours)) {
         const python = theirs[call as keyof typeof ours][i];

@@ -96,7 +96,7 @@ async function memory(server: Running, one: MemoryCase, core: number | undefined
 }
 
 /** A figure of a server; where there is none because the server is gone, its last words are wanted. */
-async function of<T>(running: Running, figure: Promise<T>): Promise<T> {
+async function orLastWords<T>(running: Running, figure: Promise<T>): Promise<T> {
   try {
     return await figure;
   } catch (error) {
@@ -126,9 +126,12 @@ export async function measure(
         return { firstEchoMs };
       case "idle":
       case "stalled":
-        return { firstEchoMs, memory: await of(running, memory(running, one, cores?.load, signal)) };
+        return { firstEchoMs, memory: await orLastWords(running, memory(running, one, cores?.load, signal)) };
       default:
-        return { firstEchoMs, load: await of(running, load(running, one, timing, cores?.load, signal)) };
+        return {
+          firstEchoMs,
+          load: await orLastWords(running, load(running, one, timing, cores?.load, signal)),
+        };
     }
   } catch (error) {
     const told = { error: (error as Error).message };

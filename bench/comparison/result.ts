@@ -207,23 +207,25 @@ function cellOf(result: Result, server: string, one: Case, metric: Metric): Cell
 export function cellsOf(result: Result, again?: Result): Cell[] {
   const cells = ownCells(result);
   if (again === undefined) return cells;
-  const others = new Map(
-    ownCells({ ...again, baseline: result.baseline }).map((cell) => [keyOf(cell), cell]),
+  const inTheOther = finder(again, result.baseline);
+  return cells.map((cell) =>
+    inTheOther(cell)?.verdict === cell.verdict ? cell : { ...cell, verdict: null },
   );
-  return cells.map((cell) => {
-    const confirmed = others.get(keyOf(cell))?.verdict === cell.verdict;
-    return confirmed ? cell : { ...cell, verdict: null };
-  });
 }
 
-const keyOf = (cell: Cell): string => [cell.case, cell.server, cell.metric.name].join("\n");
+/** Finds the same figure of another run, by a ratio to the same server. */
+function finder(run: Result, baseline: string): (cell: Cell) => Cell | undefined {
+  const key = (cell: Cell): string => [cell.case, cell.server, cell.metric.name].join("\n");
+  const cells = new Map(ownCells({ ...run, baseline }).map((cell) => [key(cell), cell]));
+  return (cell) => cells.get(key(cell));
+}
 
 /** Of the ratios that can be verdicts: how many are one in both runs, in one of them only, in none, and contradict. */
 export function agreement(one: Result, again: Result) {
-  const others = new Map(ownCells({ ...again, baseline: one.baseline }).map((cell) => [keyOf(cell), cell]));
+  const inTheOther = finder(again, one.baseline);
   const counts = { both: 0, once: 0, none: 0, contrary: 0 };
   for (const cell of ownCells(one)) {
-    const other = others.get(keyOf(cell));
+    const other = inTheOther(cell);
     if (other === undefined || !(cell.judged || other.judged)) continue;
     if (cell.verdict !== other.verdict) counts[cell.verdict && other.verdict ? "contrary" : "once"]++;
     else counts[cell.verdict === null ? "none" : "both"]++;

@@ -159,10 +159,10 @@ const taken = ({ cpuShare, mainShare, waitShare }: Shares): number =>
   Math.max(cpuShare, (mainShare ?? 0) + (waitShare ?? 0));
 
 function used(shares: Shares): string {
-  const { cpuShare, waitShare } = shares;
+  const { cpuShare, mainShare, waitShare } = shares;
   const waited =
     waitShare !== null && waitShare >= 0.005
-      ? `, its main thread running or waiting for one for ${percent(taken(shares))}`
+      ? `, its main thread running or waiting for one for ${percent(mainShare! + waitShare)}`
       : "";
   return `used ${percent(cpuShare)} of a core${waited}`;
 }

@@ -6,7 +6,7 @@ import { readdirSync } from "node:fs";
 import { addressText } from "../net/address.ts";
 import { Connection, connectionEvents, type ConnectionUser } from "../net/connection.ts";
 import { asOSError, osError, type OSError } from "../net/errors.ts";
-import { descriptorLimit, setBacklog, setReceiveBuffer } from "../net/libc.ts";
+import { descriptorLimit, setBacklog, setReceiveBuffer, SPARE_DESCRIPTORS } from "../net/libc.ts";
 import { RingPool } from "../net/ring-buffer.ts";
 import { streamSocket } from "../net/stream-socket.ts";
 import { replyNamed, type ReplyName } from "./reply.ts";
@@ -49,8 +49,6 @@ export interface Figures {
   held: number;
 }
 
-/** Descriptors that are left to the runtime and to refusing: a refused connection has one until it is reset. */
-const SPARE_DESCRIPTORS = 32;
 /** The least soft limit that is common, for where it cannot be asked. */
 const COMMON_DESCRIPTOR_LIMIT = 1024;
 /** How long a peer that we have sent FIN may go on sending, outside a stop. */

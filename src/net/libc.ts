@@ -123,6 +123,9 @@ export function setReceiveBuffer(fd: number, bytes: number): void {
   throw osError({ code: "EINVAL", syscall: "setsockopt", address, reason });
 }
 
+/** Descriptors that are left to the runtime and to refusing: a refused connection has one until it is reset. */
+export const SPARE_DESCRIPTORS = 32;
+
 /**
  * How many descriptors this process may have open (getrlimit(2), RLIMIT_NOFILE, the soft limit).
  * @returns undefined where it cannot be asked

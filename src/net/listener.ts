@@ -6,7 +6,7 @@
 import { connectionEvents, type Connection } from "./connection.ts";
 import { descriptorName } from "./descriptor.ts";
 import { asOSError, closedError, osError, wouldBlock } from "./errors.ts";
-import { descriptorLimit, fail, requireLibc } from "./libc.ts";
+import { descriptorLimit, fail, requireLibc, SPARE_DESCRIPTORS } from "./libc.ts";
 import { Stream, turn, type TLS } from "./stream.ts";
 import { abortReason, Alarm, Waiter } from "./waiter.ts";
 
@@ -14,8 +14,6 @@ import { abortReason, Alarm, Waiter } from "./waiter.ts";
 const HANDSHAKE_MS = 10_000;
 /** How many accept() calls may wait on one listener. */
 const MAX_ACCEPTS = 1024;
-/** So many descriptors are left for everything else: without a free one, Bun's accept loop takes a core for itself. */
-const SPARE_DESCRIPTORS = 32;
 
 type ListeningSocket = Bun.TCPSocketListener<Connection>;
 
@@ -27,7 +25,10 @@ export class Listener {
   readonly #shaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
   #accepts: Waiter<Stream>[] = [];
   #closed = false;
-  /** Descriptors get the lowest number that is free: one with this number is one too many. */
+  /**
+   * Descriptors get the lowest number that is free: one with this number is one too many. Without a free one, Bun's accept
+   * loop takes a core for itself.
+   */
   readonly #limit = (descriptorLimit() ?? Infinity) - SPARE_DESCRIPTORS;
 
   /**

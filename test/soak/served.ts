@@ -3,6 +3,7 @@
  * command line or its last line.
  */
 import { join } from "node:path";
+import type { Figures } from "../../src/echo/echo-server.ts";
 import { cpuSeconds, descriptors, resident } from "../support/program.ts";
 
 const ROOT = join(import.meta.dir, "../..");
@@ -24,15 +25,7 @@ export interface Reading {
 }
 
 /** What our server says when it ends. */
-export interface Totals {
-  connections: number;
-  refused: number;
-  broken: number;
-  bytesIn: number;
-  bytesOut: number;
-  bytesCopied: number;
-  bytesDropped: number;
-}
+export type Totals = Omit<Figures, "open" | "held">;
 
 export interface End {
   code: number | null;

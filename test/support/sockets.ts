@@ -65,3 +65,22 @@ export function askPython(program: string, input: unknown): unknown {
   if (exitCode !== 0) throw new Error(`python3: ${stderr.toString()}`);
   return JSON.parse(stdout.toString());
 }
+
+const PYTHON_ADDRESSES = `
+import json, socket, sys
+def tried(call, given):
+    try: return call(given)
+    except (OSError, ValueError): return None
+calls = {
+  "aton": lambda text: socket.inet_aton(text).hex(),
+  "v4": lambda text: socket.inet_pton(socket.AF_INET, text).hex(),
+  "v6": lambda text: socket.inet_pton(socket.AF_INET6, text).hex(),
+  "text4": lambda packed: socket.inet_ntop(socket.AF_INET, bytes.fromhex(packed)),
+  "text6": lambda packed: socket.inet_ntop(socket.AF_INET6, bytes.fromhex(packed)),
+}
+json.dump({name: [tried(calls[name], one) for one in given] for name, given in json.load(sys.stdin).items()}, sys.stdout)
+`;
+
+/** What Python makes of texts, and of bytes in hexadecimal; null where it refuses. */
+export const pythonAddresses = (asked: Record<"aton" | "v4" | "v6" | "text4" | "text6", string[]>) =>
+  askPython(PYTHON_ADDRESSES, asked) as Record<keyof typeof asked, (string | null)[]>;
