@@ -405,6 +405,8 @@ test.skipIf(process.platform !== "linux")(
     const [stdout] = await Promise.all([child.stdout.text(), child.exited]);
     expect(child.exitCode).toBe(1);
     expect(stdout).toContain("not measured: what was left when it was interrupted");
+    // Of nine.
+    expect(stdout).toMatch(/^Medians of [1-4] rounds? of /m);
     expect(stdout).toMatch(/^ {2}left +█/m);
     expect(running()).toEqual([]);
   },

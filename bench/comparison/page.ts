@@ -15,7 +15,7 @@ import {
   type Panel,
 } from "./chart.ts";
 import type { Case } from "./cases.ts";
-import { cellsOf, LEAST_ROUNDS, median, shown, type Cell, type Result } from "./result.ts";
+import { cellsOf, LEAST_ROUNDS, median, roundsOf, shown, type Cell, type Result } from "./result.ts";
 
 type Cells = readonly Cell[];
 
@@ -123,9 +123,9 @@ export function summaryChart(result: Result, again?: Result): string {
     open.flatMap((one) => ladder(result, one)),
     tickText,
   );
-  const { machine, versions, date, baseline, settings } = result;
+  const { machine, versions, date, baseline } = result;
   const caption = footnotes([
-    `Bars: medians of ${settings.rounds} rounds, with quartiles. 0.75×: of what ${baseline} needs; "?": the interval spans 1${again === undefined ? "" : ", here or in a second run"}.`,
+    `Bars: medians of ${roundsOf(result)} rounds, with quartiles. 0.75×: of what ${baseline} needs; "?": the interval spans 1${again === undefined ? "" : ", here or in a second run"}.`,
     `${date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, Bun ${versions.bun}, Node ${versions.node ?? "not installed"}. Drawn by bun run bench:report.`,
   ]);
   const height = top.height + bottom.height;
@@ -174,10 +174,10 @@ function tables(result: Result, cells: Cells): string {
 /** How it was measured, as paragraphs. */
 function method(result: Result): string[] {
   const { settings, machine, servers, baseline } = result;
-  const { rounds, seconds, warmup } = settings;
+  const { seconds, warmup } = settings;
   const { pinned } = machine;
   return [
-    `${servers.length} servers took turns in ${rounds} rounds, in order and in reverse, each time as a fresh process with a fresh load generator: ${warmup} s of warm-up that is not counted, then ${seconds} s.`,
+    `${servers.length} servers took turns in ${roundsOf(result)} rounds, in order and in reverse, each time as a fresh process with a fresh load generator: ${warmup} s of warm-up that is not counted, then ${seconds} s.`,
     pinned === null
       ? "Nothing was pinned to a core: the kernel decided what shared one."
       : `The server ran on core ${pinned.server} with all its threads, the load generator on core ${pinned.load}; everything else on the machine shared both.`,

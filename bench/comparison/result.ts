@@ -292,3 +292,7 @@ function bytesShown(bytes: number): string {
   const scaled = bytes / divisor;
   return `${scaled.toFixed(Math.abs(scaled) >= 100 ? 0 : 1)} ${name}`;
 }
+
+/** How many rounds were measured, of which the last may not be whole: an interrupted comparison has fewer than it was to have. */
+export const roundsOf = ({ measurements }: Result): number =>
+  new Set(measurements.map(({ round }) => round)).size;

@@ -1,7 +1,7 @@
 /**
  * The comparison on a terminal: a block for each case, with bars. It changes when its looks do.
  */
-import { agreement, cellsOf, LEAST_ROUNDS, shown, type Cell, type Result } from "./result.ts";
+import { agreement, cellsOf, LEAST_ROUNDS, roundsOf, shown, type Cell, type Result } from "./result.ts";
 import type { Case } from "./cases.ts";
 
 const BAR = 16;
@@ -81,9 +81,9 @@ export function table(result: Result, again?: Result): string {
       result,
     ),
   );
-  const { rounds, seconds } = result.settings;
+  const rounds = roundsOf(result);
   const notes = [
-    `Medians of ${rounds} rounds of ${seconds} s. Ratios are taken round by round; [low, high] has the true one`,
+    `Medians of ${rounds} ${rounds === 1 ? "round" : "rounds"} of ${result.settings.seconds} s. Ratios are taken round by round; [low, high] has the true one`,
     `in at least 95 of 100 cases${rounds < LEAST_ROUNDS ? `, and needs ${LEAST_ROUNDS} rounds: there are no verdicts here` : ""}.`,
     `+ better, - worse than ${result.baseline}; no mark where the interval spans 1, nor at what is never a verdict`,
     "(latencies of a closed loop, which follow from its rate, and p99.9).",
