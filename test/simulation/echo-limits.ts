@@ -43,7 +43,7 @@ export class Limits {
 
   /** A stop has begun, and the port is free. */
   get draining(): boolean {
-    return this.stopBegan < Infinity && this.#bun.listeners.length === 0;
+    return this.stopBegan < Infinity && this.#bun.kernel.ports.size === 0;
   }
 
   /** Nothing has moved for the idle timeout, and what the kernel holds for the peer was not read either. */
