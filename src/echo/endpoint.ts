@@ -37,12 +37,14 @@ export function hostMistake(host: string): string | undefined {
     return `that is a URL; host and port have flags of their own${flags && ":"}${flags}`;
   }
   if (host === ".") return "that is neither an address nor a name";
-  const [bare] = withoutBrackets(host).split("%", 1);
-  if (/[[\]]/.test(bare!) || (host.startsWith("[") && !bare!.includes(":"))) {
+  const bare = withoutBrackets(host).split("%", 1)[0]!;
+  if (/[[\]]/.test(bare) || (host.startsWith("[") && !bare.includes(":"))) {
     return "brackets belong around an IPv6 address: [::1]";
   }
-  if (bare!.includes(":") && literalHost(bare!) === undefined) return "that is no IPv6 address";
-  if (/^fe[89ab].*:/i.test(host)) return `a link-local address needs its interface: ${host}%eth0`;
+  if (bare.includes(":") && literalHost(bare) === undefined) return "that is no IPv6 address";
+  if (bare === withoutBrackets(host) && /^fe[89ab].*:/i.test(bare)) {
+    return `a link-local address needs its interface: ${bare}%eth0`;
+  }
   return undefined;
 }
 
