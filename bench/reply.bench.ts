@@ -6,6 +6,7 @@ import { bench, do_not_optimize, group, summary } from "mitata";
 import { replyNamed, type Reply } from "../src/echo/reply.ts";
 import { Connection } from "../src/net/connection.ts";
 import { RingPool } from "../src/net/ring-buffer.ts";
+import { TurnBudget } from "../src/net/turn-budget.ts";
 import type { StreamSocket } from "../src/net/stream-socket.ts";
 import { runSuite } from "./suite.ts";
 
@@ -48,7 +49,7 @@ function connectionTo(write: (bytes: Uint8Array, offset: number, length: number)
     end: nothing,
     terminate: nothing,
   };
-  return new Connection(socket, nobody, rings);
+  return new Connection(socket, nobody, rings, new TurnBudget());
 }
 
 /** What a peer gets for the chunk. */

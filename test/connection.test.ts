@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { replyNamed } from "../src/echo/reply.ts";
 import { Connection, type ConnectionUser } from "../src/net/connection.ts";
 import { RING_SLOTS, RingPool } from "../src/net/ring-buffer.ts";
+import { TurnBudget } from "../src/net/turn-budget.ts";
 import { CAPACITY, echoing } from "./support/echoing.ts";
 import { FakeSocket } from "./support/fake-socket.ts";
 
@@ -308,7 +309,7 @@ describe("closing", () => {
         connection.close();
       },
     };
-    const connection = new Connection(socket, user, new RingPool(CAPACITY));
+    const connection = new Connection(socket, user, new RingPool(CAPACITY), new TurnBudget());
     connection.onClose(new Error("reset"));
     expect(heldAtEnd).toBe(0);
     expect(socket.calls).toEqual([]);
@@ -321,7 +322,7 @@ describe("closing", () => {
     pool.giveBack(ring);
     const reply = replyNamed("raw");
     const user: ConnectionUser = { ...reply, ended() {}, closed() {} };
-    const connection = new Connection(new FakeSocket(1), user, pool);
+    const connection = new Connection(new FakeSocket(1), user, pool, new TurnBudget());
     connection.onData(bytes(10));
     expect(ring.held).toBe(9);
     connection.onClose(undefined);
@@ -336,7 +337,7 @@ test("a connection without backlog owns no ring", () => {
   pool.giveBack(ring);
   const user: ConnectionUser = { ...replyNamed("raw"), ended() {}, closed() {} };
   const socket = new FakeSocket(5);
-  const connection = new Connection(socket, user, pool);
+  const connection = new Connection(socket, user, pool, new TurnBudget());
   connection.onData(bytes(5));
   expect(pool.borrow()).toBe(ring);
   pool.giveBack(ring);
@@ -345,32 +346,6 @@ test("a connection without backlog owns no ring", () => {
   socket.room = Infinity;
   connection.onDrain();
   expect(pool.borrow()).toBe(ring);
-});
-
-describe("age", () => {
-  test("grows while no byte moves, in either direction, and starts again when one does", () => {
-    const socket = new FakeSocket(1);
-    const { connection } = echoing(socket);
-    expect(connection.age(10)).toBe(10);
-    expect(connection.age(10)).toBe(20);
-    connection.onData(bytes(3));
-    expect(connection.age(10)).toBe(0);
-    expect(connection.age(10)).toBe(10);
-    socket.room = 1;
-    connection.onDrain();
-    expect(connection.age(10)).toBe(0);
-    expect(connection.lingered).toBe(0);
-  });
-
-  test("counts how long our FIN is out, though bytes still come", () => {
-    const { connection } = echoing(new FakeSocket());
-    connection.finish();
-    connection.onData(bytes(3));
-    connection.age(10);
-    connection.onData(bytes(3));
-    connection.age(10);
-    expect(connection.lingered).toBe(20);
-  });
 });
 
 test("an owner that writes a second piece past the first one is told so", () => {

@@ -126,7 +126,7 @@ describe("a stop", () => {
     await stopped;
   });
 
-  test("does not reset a peer that goes on sending: it gets a prefix, then FIN, then time to read", async () => {
+  test("a peer that goes on sending gets all that was echoed, then a reset: a FIN would say that this was everything", async () => {
     const server = await start();
     const client = await peer(server.port);
     const block = pattern(65_536);
@@ -136,16 +136,13 @@ describe("a stop", () => {
     client.socket.on("drain", send);
     send();
     await until(() => client.count > 1 << 20, "the stream runs");
-    const stopped = server.stop(2);
-    expect(await client.ended).toBe("FIN");
-    client.socket.off("drain", send);
-    client.socket.end();
+    const stopped = server.stop(1);
+    expect(await client.ended).toBe("ECONNRESET");
     await stopped;
-    // All that the server ever sent is here: no reset took it away.
-    expect(client.count).toBe(server.figures.bytesOut);
+    expect(server.figures).toMatchObject({ broken: 1, bytesDropped: 0, bytesOut: client.count });
     const { got } = client;
     for (let at = 0; at + block.length <= got.length; at += block.length) {
-      if (!got.subarray(at, at + block.length).equals(block)) throw new Error(`a wrong byte behind ${at}`);
+      if (!got.subarray(at, at + block.length).equals(block)) throw new Error(`a wrong byte after ${at}`);
     }
     client.socket.destroy();
   });
@@ -172,6 +169,23 @@ describe("a stop", () => {
     quiet.socket.destroy();
   });
 
+  test("serves a peer on whose FIN has come, though the time for reading is over: it gets everything", async () => {
+    const server = await start();
+    const client = await peer(server.port);
+    client.socket.pause();
+    const bytes = pattern(5 << 20);
+    client.socket.end(bytes);
+    await until(() => server.figures.held > 0, "the server holds bytes for the peer");
+    const stopped = server.stop(2);
+    // From a second on, nothing more is read of peers that may go on.
+    await Bun.sleep(1300);
+    client.socket.resume();
+    expect(await client.ended).toBe("FIN");
+    expect(client.got.equals(bytes)).toBe(true);
+    await stopped;
+    expect(server.figures.broken).toBe(0);
+  });
+
   test("takes no new connection, and asked twice is one stop", async () => {
     const server = await start();
     const client = await peer(server.port);
@@ -185,6 +199,27 @@ describe("a stop", () => {
     expect(refused).toBe("ECONNREFUSED");
     client.socket.end();
     await stopped;
+  });
+});
+
+describe("a peer that resets", () => {
+  test("is not broken when it has everything: health checks of load balancers do that", async () => {
+    const server = await start();
+    const silent = await peer(server.port);
+    const asks = await peer(server.port);
+    asks.socket.write("PING");
+    await until(() => asks.count === 4, "it has its echo");
+    silent.socket.resetAndDestroy();
+    asks.socket.resetAndDestroy();
+    await until(() => server.figures.open === 0, "both are gone");
+    expect(server.figures).toMatchObject({ connections: 2, broken: 0 });
+  });
+
+  test("is broken when bytes were held for it", async () => {
+    const { server, client } = await heldWhole();
+    client.socket.resetAndDestroy();
+    await until(() => server.figures.open === 0, "it is gone");
+    expect(server.figures).toMatchObject({ connections: 1, broken: 1 });
   });
 });
 

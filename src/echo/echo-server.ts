@@ -9,6 +9,9 @@ import { osError, type OSError } from "../net/errors.ts";
 import { descriptorLimit, SPARE_DESCRIPTORS } from "../net/libc.ts";
 import { RingPool } from "../net/ring-buffer.ts";
 import { streamSocket } from "../net/stream-socket.ts";
+import { TurnBudget } from "../net/turn-budget.ts";
+import { Activity } from "./activity.ts";
+import { Drain, DRAIN_PERIOD_MS } from "./drain.ts";
 import { endpointsOf, type Endpoint } from "./endpoint.ts";
 import { Listening } from "./listening.ts";
 import { replyNamed, type ReplyName } from "./reply.ts";
@@ -48,7 +51,10 @@ export interface Figures {
   open: number;
   /** Reset at once, because maxConnections were open. */
   refused: number;
-  /** Ended by an error, bytes lost: a peer's reset mostly, or ours, of a peer that did not take what it was owed. */
+  /**
+   * Ended before the kernel had taken an answer to every byte that the peer had sent, or by a fault of the network
+   * other than a reset. A peer that resets when it has everything, as health checks do, is not broken.
+   */
   broken: number;
   bytesIn: number;
   bytesOut: number;
@@ -60,16 +66,6 @@ export interface Figures {
 
 /** The least soft limit that is common, for where it cannot be asked. */
 const COMMON_DESCRIPTOR_LIMIT = 1024;
-/** How long a peer that we have sent FIN may go on sending, outside a stop. */
-const LINGER_MS = 2_000;
-/**
- * In a stop, a peer from which nothing has come for so long has nothing more under way: longer than a long-distance
- * round trip, a first retransmission, or a client that was busy with something else. With 250 ms, clients on a
- * machine with four times as much to do as cores were cut off.
- */
-const QUIET_MS = 1_000;
-const STOP_SWEEP_MS = 50;
-
 /** How many connections can be open at once, by the descriptor limit less what is open now and some to spare. */
 export function connectionLimit(): number {
   const limit = descriptorLimit() ?? COMMON_DESCRIPTOR_LIMIT;
@@ -96,7 +92,7 @@ export class EchoServer {
   readonly port: number;
 
   readonly #listening: Listening;
-  readonly #open = new Set<Connection>();
+  readonly #open = new Map<Connection, Activity>();
   readonly #user: ConnectionUser;
   readonly #idleMs: number;
   /** How often idle connections are looked for. */
@@ -159,12 +155,12 @@ export class EchoServer {
       ended: (connection) => connection.finish(),
       closed: (connection, error) => {
         this.#forget(connection);
-        if (error === undefined) return;
-        this.#figures.broken++;
-        if (!isNetworkError(error)) onDefect?.(error);
+        if (!connection.complete || (error !== undefined && !isReset(error))) this.#figures.broken++;
+        if (error !== undefined && !isNetworkError(error)) onDefect?.(error);
       },
     };
     const rings = new RingPool(options.ring);
+    const budget = new TurnBudget();
     const open = (socket: Bun.Socket<Connection>): void => {
       if (this.#open.size >= maxConnections) {
         this.#figures.refused++;
@@ -172,17 +168,17 @@ export class EchoServer {
         return;
       }
       this.#figures.connections++;
-      const connection = new Connection(streamSocket(socket), this.#user, rings);
-      // The first sweep adds a whole period, however shortly before it the connection came.
-      connection.quiet = -this.#sweepMs;
+      const connection = new Connection(streamSocket(socket), this.#user, rings, budget);
       socket.data = connection;
-      this.#open.add(connection);
+      this.#open.set(connection, new Activity(connection, this.#sweepMs));
       reply.opened(connection);
     };
     this.#listening = new Listening(endpoints, { ...options, open, failing: options.onAcceptError });
     this.host = this.#listening.hosts[0]!;
     this.port = this.#listening.port;
-    if (this.#idleMs > 0) this.#sweepEvery(this.#sweepMs);
+    if (this.#idleMs > 0) {
+      this.#sweepEvery(this.#sweepMs, (activity) => activity.endIfIdle(this.#idleMs, this.#sweepMs));
+    }
   }
 
   /** "127.0.0.1:8101", or "127.0.0.1:8101 and [::1]:8101". */
@@ -193,7 +189,7 @@ export class EchoServer {
   get figures(): Figures {
     let { bytesIn, bytesOut, bytesCopied, bytesDropped } = this.#figures;
     let held = 0;
-    for (const connection of this.#open) {
+    for (const connection of this.#open.keys()) {
       bytesIn += connection.received;
       bytesOut += connection.sent;
       bytesCopied += connection.copied;
@@ -205,10 +201,11 @@ export class EchoServer {
 
   /**
    * Stops listening, and ends every connection without dropping a byte that its peer has sent: it is served until
-   * it has been quiet for a moment and nothing is held for it, then it is sent FIN and closed at its own FIN.
-   * @param timeout seconds to wait for peers that stay; then they are closed, with a reset where bytes are held.
-   *   In the last 2 of them (or the last half), a peer that goes on sending is sent FIN as well, as soon as nothing is
-   *   held for it; what it sends then is read, dropped and counted, so that no reset takes from it what it has not read.
+   * it has been quiet for a second and has acknowledged everything, then gets a FIN, and is closed at its own FIN, or
+   * two seconds later.
+   * @param timeout seconds to wait for peers that go on. In the last 2 of them (or the last half), nothing more is
+   *   read of these: each gets what was echoed, then a FIN if that was everything it had sent, and a reset if not.
+   *   At the end those for whom bytes are held or missing are reset, the others closed.
    * @returns when every connection is closed; calling it again gives the same promise
    */
   stop(timeout: number): Promise<void> {
@@ -225,58 +222,27 @@ export class EchoServer {
     const emptied = new Promise<void>((resolve) => {
       this.#emptied = resolve;
     });
-    const finishAll = timeoutMs - Math.min(LINGER_MS, timeoutMs / 2);
-    const lingering = new Set<Connection>();
-    for (const connection of this.#open) {
-      connection.quiet = 0;
-      if (connection.lingering) lingering.add(connection);
-    }
-    let last = performance.now();
-    let elapsed = 0;
-    const look = (): void => {
-      const now = performance.now();
-      // A process that was stopped for a while has not given its peers that time.
-      elapsed += Math.min(now - last, 2 * STOP_SWEEP_MS);
-      last = now;
-    };
+    for (const activity of this.#open.values()) activity.quietMs = 0;
+    const drain = new Drain(timeoutMs);
     this.#sweepEvery(
-      STOP_SWEEP_MS,
-      (connection, quiet) => {
-        if (elapsed >= timeoutMs) this.#expel(connection);
-        else if (lingering.has(connection) && connection.lingered >= LINGER_MS) connection.close();
-        else if (elapsed >= finishAll || (quiet >= QUIET_MS && connection.held === 0)) connection.finish();
-      },
-      look,
+      DRAIN_PERIOD_MS,
+      (activity) => drain.judge(activity),
+      () => drain.look(),
     );
     await emptied;
     clearInterval(this.#sweeper);
   }
 
-  /** One timer looks at all connections. Outside a stop it ends those that are idle or linger too long. */
-  #sweepEvery(
-    period: number,
-    judge = (connection: Connection, quiet: number): void => {
-      // What the kernel holds when quiet begins is what it is compared with in the end: asked only then, a peer that
-      // takes nothing would have twice the time.
-      if (quiet === period && quiet < this.#idleMs) connection.delivering();
-      if (connection.lingered >= LINGER_MS) connection.close();
-      else if (quiet < this.#idleMs || connection.lingering || connection.delivering()) return;
-      else if (connection.held > 0) connection.abort(timedOut());
-      else connection.finish();
-    },
-    look = (): void => undefined,
-  ): void {
+  /** One timer looks at all connections. */
+  #sweepEvery(periodMs: number, judge: (activity: Activity) => void, before = (): void => undefined): void {
     clearInterval(this.#sweeper);
     this.#sweeper = setInterval(() => {
-      look();
-      for (const connection of this.#open) judge(connection, connection.age(period));
-    }, period);
-  }
-
-  /** A clean end would tell the peer that it has everything: where bytes are held it gets a reset. */
-  #expel(connection: Connection): void {
-    if (connection.held > 0) connection.abort(timedOut());
-    else connection.close();
+      before();
+      for (const activity of this.#open.values()) {
+        activity.tick(periodMs);
+        judge(activity);
+      }
+    }, periodMs);
   }
 
   #forget(connection: Connection): void {
@@ -289,8 +255,11 @@ export class EchoServer {
   }
 }
 
-const timedOut = (): OSError =>
-  osError({ code: "ETIMEDOUT", syscall: "send", reason: "the peer does not take what it is owed" });
-
 /** What a peer or the network can cause carries an errno; what does not is ours. */
 const isNetworkError = (error: unknown): boolean => typeof (error as { errno?: unknown }).errno === "number";
+
+/** A reset that comes behind the peer's FIN is EPIPE in the kernel (tcp_reset). */
+const isReset = (error: unknown): boolean => {
+  const { code } = error as { code?: unknown };
+  return code === "ECONNRESET" || code === "EPIPE";
+};

@@ -3,6 +3,7 @@
  * when what is said changes. Both send as much as the peer takes and keep the rest, by reference.
  */
 import type { Connection } from "../net/connection.ts";
+import { UNITS_PER_VISIT, unitsOf } from "../net/turn-budget.ts";
 
 export const REPLIES = ["raw", "tutorial"] as const;
 export type ReplyName = (typeof REPLIES)[number];
@@ -32,8 +33,9 @@ const OK = Buffer.from("OK...");
 /** Replies are composed in batches of about this many bytes: one write for many, and a bound on what is composed. */
 const BATCH = 65_536;
 
-/** So many replies for one connection in one event; then the others have their turn. */
-const REPLIES_AN_EVENT = 2_048;
+/** The cost of composing, as turn-budget.ts counts it. A batch is at most what one visit may cost. */
+const REPLIES_PER_UNIT = 16;
+const MAX_REPLIES = REPLIES_PER_UNIT * UNITS_PER_VISIT;
 
 /** `OK...` and the bytes, for each slice of at most recvSize bytes. */
 function composed(bytes: Uint8Array, recvSize: number): Uint8Array {
@@ -55,13 +57,16 @@ function composed(bytes: Uint8Array, recvSize: number): Uint8Array {
  * be composed, and that is one copy, which is counted.
  */
 function tutorial(recvSize: number): Reply {
-  const replies = Math.min(REPLIES_AN_EVENT, Math.max(1, Math.floor(BATCH / (OK.length + recvSize))));
+  const replies = Math.min(MAX_REPLIES, Math.max(1, Math.floor(BATCH / (OK.length + recvSize))));
   const answer = (connection: Connection): void => {
-    for (let done = 0; connection.writable; done += replies) {
-      if (done >= REPLIES_AN_EVENT && connection.held > 0) return connection.rest();
-      const bytes = connection.take(replies * recvSize);
-      if (bytes === undefined) return;
+    const { budget } = connection;
+    for (let units = 0; connection.writable && connection.held > 0;) {
+      if (units >= UNITS_PER_VISIT || budget.exhausted) return connection.rest();
+      const bytes = connection.take(replies * recvSize)!;
       connection.copied += bytes.length;
+      const cost = unitsOf(bytes.length) + bytes.length / recvSize / REPLIES_PER_UNIT;
+      units += cost;
+      budget.spend(cost);
       connection.write(composed(bytes, recvSize));
     }
   };

@@ -9,12 +9,7 @@
 import { osError } from "./errors.ts";
 import type { RingBuffer, RingPool } from "./ring-buffer.ts";
 import { closedSocket, type StreamSocket } from "./stream-socket.ts";
-
-/**
- * So many writes for one connection in one event, about a millisecond: with a small limit of bytes a write, a
- * chunk of 512 KiB would otherwise keep all the others waiting for seconds.
- */
-const WRITES_AN_EVENT = 256;
+import { UNITS_PER_VISIT, unitsOf, type Resting, type TurnBudget } from "./turn-budget.ts";
 
 /**
  * From this size on, the memory of a chunk that has been relayed, or that nobody will have, is given back at once,
@@ -44,7 +39,7 @@ export interface ConnectionUser {
   closed(connection: Connection, error: unknown): void;
 }
 
-export class Connection {
+export class Connection implements Resting {
   /** Bytes that came from the peer and were handed to the user. */
   received = 0;
   /** Bytes that the kernel took. */
@@ -53,10 +48,9 @@ export class Connection {
   copied = 0;
   /** Bytes that came when nobody wanted any more: behind our FIN, or after drop(). */
   dropped = 0;
-  /** For how long no byte has moved, as the calls of age() saw it, in their unit. */
-  quiet = 0;
-  /** For how long our FIN has been out without the peer's, likewise. */
-  lingered = 0;
+  /** Shared by all connections: what one turn of the event loop may cost. */
+  readonly budget: TurnBudget;
+  nextResting: Resting | null = null;
 
   #socket: StreamSocket;
   readonly #user: ConnectionUser;
@@ -66,7 +60,11 @@ export class Connection {
   #tailOffset = 0;
   /** The kernel took less than was offered: nothing is offered until it drains. While a tail waits, always. */
   #blocked = false;
+  /** It waits for its turn of the event loop: nothing is offered to the kernel until then. */
+  #resting = false;
   #paused = false;
+  /** Paused for good, whatever is held, until our FIN is out. */
+  #readingStopped = false;
   #peerEnded = false;
   #finishing = false;
   /** Our FIN is out. */
@@ -75,14 +73,14 @@ export class Connection {
   #dropping = false;
   /** What is in the ring was given away to be relayed: nobody else has a part of it. */
   #relaying = false;
-  #movedBefore = 0;
-  /** As delivering() saw it. */
-  #acknowledged = 0;
+  /** Received bytes are lost that count as neither held nor dropped. */
+  #lost = false;
 
-  constructor(socket: StreamSocket, user: ConnectionUser, rings: RingPool) {
+  constructor(socket: StreamSocket, user: ConnectionUser, rings: RingPool, budget: TurnBudget) {
     this.#socket = socket;
     this.#user = user;
     this.#rings = rings;
+    this.budget = budget;
   }
 
   /** Bytes that wait here: in the ring and in the tail. At most the ring's capacity, one chunk and one piece. */
@@ -93,7 +91,7 @@ export class Connection {
 
   /** Whether a piece can be given to write() now. */
   get writable(): boolean {
-    return !this.#blocked && !this.#shut && !this.closed;
+    return !this.#blocked && !this.#resting && !this.#shut && !this.closed;
   }
 
   get paused(): boolean {
@@ -109,6 +107,26 @@ export class Connection {
     return this.#shut;
   }
 
+  /** Whether the kernel has taken an answer to every byte that came. Also to be asked when it is over. */
+  get complete(): boolean {
+    return this.held === 0 && this.dropped === 0 && !this.#lost;
+  }
+
+  /** Bytes from the peer that wait in the kernel; 0 where it cannot be asked. */
+  get unread(): number {
+    return this.#socket.unread?.() ?? 0;
+  }
+
+  /** Bytes that the kernel took and that the peer has not acknowledged; 0 where it cannot be asked. */
+  get unacknowledged(): number {
+    return this.#socket.unacknowledged?.() ?? 0;
+  }
+
+  /** Whether the peer's FIN has come, if only to the kernel: nothing follows what is unread. */
+  get peerFinished(): boolean {
+    return this.#peerEnded || this.#socket.peerFinished?.() === true;
+  }
+
   // What the user asks for.
 
   /**
@@ -118,8 +136,9 @@ export class Connection {
    */
   relay(chunk: Uint8Array, limit: number): void {
     const length = chunk.length;
-    if (this.#ring === null && !this.#blocked && length <= limit) {
+    if (this.#ring === null && !this.#blocked && length <= limit && !this.budget.exhausted) {
       const sent = this.#socket.write(chunk, 0, length);
+      this.budget.spend(unitsOf(length));
       if (sent === length) {
         this.sent += length;
         release(chunk);
@@ -140,12 +159,14 @@ export class Connection {
   /** Sends back what waits in the ring, as far as the kernel takes it. */
   relayHeld(limit: number): void {
     const ring = this.#ring;
-    if (ring === null) return;
-    let writes = 0;
+    if (ring === null || this.#resting) return;
+    let units = 0;
     for (let head = ring.head; head !== undefined && !this.#blocked; head = ring.head) {
-      if (++writes > WRITES_AN_EVENT) return this.rest();
+      if (units >= UNITS_PER_VISIT || this.budget.exhausted) return this.rest();
       const length = Math.min(limit, head.length - ring.headOffset);
       const sent = this.#socket.write(head, ring.headOffset, length);
+      units += unitsOf(length);
+      this.budget.spend(unitsOf(length));
       if (sent < 0) return this.#broken();
       this.#blocked = sent < length;
       this.sent += sent;
@@ -155,18 +176,11 @@ export class Connection {
     }
   }
 
-  /** Lets the others have their turn: nothing is offered to the kernel until the next turn of the event loop. */
+  /** Lets the others have their turn: nothing is offered to the kernel until a later turn of the event loop. */
   rest(): void {
-    if (this.#blocked || this.closed) return;
-    this.#blocked = true;
-    setImmediate(() => {
-      try {
-        this.onDrain();
-      } catch (error) {
-        // No handler of Bun's is on the stack that could: what the user throws here would end the process.
-        this.abort(error);
-      }
-    });
+    if (this.#blocked || this.#resting || this.closed) return;
+    this.#resting = true;
+    this.budget.wait(this);
   }
 
   /** Keeps a received chunk, by reference, until it is taken. What take() gives is then the taker's. */
@@ -271,31 +285,15 @@ export class Connection {
   }
 
   /**
-   * Grows `quiet` and `lingered` by the period since the last call. The owner calls it for all its connections
-   * from one timer, so that no connection has a timer, and a process that was stopped for a while does not find
-   * every peer too old: the bytes that wait in the kernel are seen before the next call.
-   * @returns quiet
+   * Reads nothing more until our FIN is out, so that what the peer sends from now on stays unread, where it can be
+   * seen, and is neither echoed nor dropped.
    */
-  age(period: number): number {
-    const moved = this.received + this.sent + this.dropped;
-    this.quiet = moved === this.#movedBefore ? this.quiet + period : 0;
-    this.#movedBefore = moved;
-    if (this.#shut) this.lingered += period;
-    return this.quiet;
-  }
-
-  /**
-   * Whether the peer has acknowledged something since the last call, though no byte has moved here: what the kernel
-   * holds for a slow peer can be megabytes. If so, quiet begins again. False where the kernel cannot be asked.
-   */
-  delivering(): boolean {
-    const left = this.#socket.unacknowledged?.() ?? 0;
-    // Not what is left: that may be as much as the last time, of later bytes.
-    const acknowledged = this.sent - left;
-    const moved = left > 0 && acknowledged !== this.#acknowledged;
-    this.#acknowledged = acknowledged;
-    if (moved) this.quiet = 0;
-    return moved;
+  stopReading(): void {
+    if (this.closed) return;
+    this.#readingStopped = true;
+    if (this.#paused) return;
+    this.#paused = true;
+    this.#socket.pause();
   }
 
   // What the socket tells.
@@ -319,6 +317,18 @@ export class Connection {
     this.#settle();
   }
 
+  onTurn(): void {
+    this.#resting = false;
+    if (this.closed) return;
+    try {
+      this.#user.drained(this);
+      this.#settle();
+    } catch (error) {
+      // No handler of Bun's is on the stack that could: what the user throws here would end the process.
+      this.abort(error);
+    }
+  }
+
   onEnd(): void {
     if (this.closed) return;
     this.#peerEnded = true;
@@ -338,6 +348,7 @@ export class Connection {
    * instead never hears of its end, and its descriptor leaks.
    */
   #broken(): void {
+    this.#lost = true;
     this.abort(osError({ code: "EPIPE", syscall: "send" }));
   }
 
@@ -363,6 +374,7 @@ export class Connection {
     // A chunk that comes in spite of the pause: the peer has reset, and Bun empties the kernel's buffer into us,
     // megabytes of it, before it says so. Nobody is there to send it to, and the ring must not take it.
     if (this.#paused) {
+      this.#lost = true;
       release(chunk);
       return this.abort(osError({ code: "ECONNRESET", syscall: "recv" }));
     }
@@ -383,7 +395,13 @@ export class Connection {
   }
 
   #resumeIfLow(): void {
-    if (!this.#paused || this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;
+    if (
+      !this.#paused ||
+      this.#readingStopped ||
+      this.#ring?.low === false ||
+      this.#memory > this.#rings.capacity / 2
+    )
+      return;
     this.#paused = false;
     this.#socket.resume();
   }
@@ -403,6 +421,8 @@ export class Connection {
     if (!this.#shut) {
       this.#shut = true;
       this.#socket.shutdown();
+      this.#readingStopped = false;
+      this.#resumeIfLow();
     }
     if (this.#peerEnded) this.close();
   }
@@ -424,7 +444,6 @@ export class Connection {
   #release(): StreamSocket {
     const socket = this.#socket;
     this.#socket = closedSocket;
-    this.#tail = null;
     return socket;
   }
 
@@ -432,6 +451,7 @@ export class Connection {
   #tell(socket: StreamSocket, error: unknown): void {
     if (socket === closedSocket) return;
     this.#user.closed(this, error);
+    this.#tail = null;
     if (this.#ring === null) return;
     this.#discard(this.#ring);
     this.#rings.giveBack(this.#ring);

@@ -5,7 +5,7 @@
  */
 import { dlopen, ptr, read } from "bun:ffi";
 import { readFileSync } from "node:fs";
-import { SO_RCVBUF, SOL_SOCKET } from "./constants.ts";
+import { IPPROTO_TCP, SO_RCVBUF, SOL_SOCKET, TCP_INFO } from "./constants.ts";
 import { errnoName, osError } from "./errors.ts";
 
 const address = ["i32", "ptr", "i32"] as const;
@@ -170,11 +170,29 @@ export function readable(fd: number): boolean {
   return requireLibc("poll").poll(ptr(pollfd), 1, 0) === 1;
 }
 
-const SIOCOUTQ = 0x5411;
-const queued = new Int32Array(1);
+const [SIOCOUTQ, FIONREAD] = [0x5411, 0x541b];
+const count = new Int32Array(1);
+
+function queued(fd: number, request: number): number {
+  if (libc === undefined || process.platform !== "linux") return 0;
+  return libc.ioctl(fd, request, ptr(count)) === 0 ? count[0]! : 0;
+}
 
 /** Bytes that the kernel has taken for a TCP peer and that it has not acknowledged (tcp(7), SIOCOUTQ); 0 elsewhere. */
-export function unacknowledged(fd: number): number {
-  if (libc === undefined || process.platform !== "linux") return 0;
-  return libc.ioctl(fd, SIOCOUTQ, ptr(queued)) === 0 ? queued[0]! : 0;
+export const unacknowledged = (fd: number): number => queued(fd, SIOCOUTQ);
+
+/** Bytes from a TCP peer that nobody has read yet (tcp(7), FIONREAD); 0 elsewhere. */
+export const unread = (fd: number): number => queued(fd, FIONREAD);
+
+/** The first byte of tcp(7)'s TCP_INFO is the connection's state. */
+const TCP_CLOSE_WAIT = 8;
+const info = new Uint8Array(1);
+const infoSize = new Int32Array(1);
+
+/** Whether a TCP peer's FIN has come (tcp(7), TCP_INFO); false elsewhere. */
+export function peerFinished(fd: number): boolean {
+  if (libc === undefined || process.platform !== "linux") return false;
+  infoSize[0] = 1;
+  const answered = libc.getsockopt(fd, IPPROTO_TCP, TCP_INFO, ptr(info), ptr(infoSize)) === 0;
+  return answered && info[0] === TCP_CLOSE_WAIT;
 }

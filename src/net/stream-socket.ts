@@ -5,7 +5,7 @@
  */
 import { ptr } from "bun:ffi";
 import { MSG_DONTWAIT, MSG_NOSIGNAL } from "./constants.ts";
-import { libc, unacknowledged, type Libc } from "./libc.ts";
+import { libc, peerFinished, unacknowledged, unread, type Libc } from "./libc.ts";
 
 export interface StreamSocket {
   /**
@@ -25,6 +25,10 @@ export interface StreamSocket {
   terminate(): unknown;
   /** How many of the bytes that the kernel took the peer has not acknowledged. Not every socket can tell. */
   unacknowledged?(): number;
+  /** How many bytes of the peer's wait in the kernel. Not every socket can tell. */
+  unread?(): number;
+  /** Whether the peer's FIN has reached the kernel, though bytes may wait before it. Not every socket can tell. */
+  peerFinished?(): boolean;
 }
 
 /** Takes the place of a socket that is closed, so that nothing can reach its descriptor, which may be another's. */
@@ -81,6 +85,14 @@ class SendSocket implements StreamSocket {
 
   unacknowledged(): number {
     return unacknowledged(this.#fd);
+  }
+
+  unread(): number {
+    return unread(this.#fd);
+  }
+
+  peerFinished(): boolean {
+    return peerFinished(this.#fd);
   }
 
   pause(): void {

@@ -10,6 +10,7 @@ import { lingerTime, setOption } from "./descriptor.ts";
 import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
 import { RingPool } from "./ring-buffer.ts";
 import { streamSocket } from "./stream-socket.ts";
+import { TurnBudget } from "./turn-budget.ts";
 import { abortReason, Alarm, Waiter } from "./waiter.ts";
 
 /**
@@ -26,6 +27,8 @@ const FLUSH_MS = 10_000;
 const LINGER_MS = 2_000;
 
 const rings = new RingPool(RING);
+/** Nothing here waits for a turn: a caller paces itself. */
+const budget = new TurnBudget();
 
 const NOTHING = Buffer.alloc(0);
 const DONE: Promise<void> = Promise.resolve();
@@ -81,7 +84,7 @@ export class Stream implements ConnectionUser {
   constructor(socket: Bun.Socket<Connection>, plain: boolean) {
     this.plain = plain;
     this.#socket = socket;
-    this.#connection = new Connection(plain ? streamSocket(socket) : socket, this, rings);
+    this.#connection = new Connection(plain ? streamSocket(socket) : socket, this, rings, budget);
     socket.data = this.#connection;
   }
 

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun
 import * as socket from "../../src/socket.ts";
 import { Connection, connectionEvents, type ConnectionUser } from "../../src/net/connection.ts";
 import { RingPool } from "../../src/net/ring-buffer.ts";
+import { TurnBudget } from "../../src/net/turn-budget.ts";
 import { streamSocket } from "../../src/net/stream-socket.ts";
 import { start } from "../support/echo.ts";
 import { steady } from "../support/faults.ts";
@@ -118,7 +119,7 @@ describe.skipIf(!hasProc)("a connection's user that throws", () => {
       allowHalfOpen: true,
       socket: {
         ...connectionEvents,
-        open: (one) => void (one.data = new Connection(streamSocket(one), user, rings)),
+        open: (one) => void (one.data = new Connection(streamSocket(one), user, rings, new TurnBudget())),
       },
     });
     kept({ close: () => listener.stop(true) });

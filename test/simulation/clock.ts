@@ -28,6 +28,8 @@ class FakeTimer {
 
 export class Clock {
   now = 0;
+  /** CPU time that the process has used, in milliseconds: none, unless the world says that it was busy. */
+  cpu = 0;
   /** Told after each immediate, when its microtasks have run. */
   happened: () => void = () => undefined;
   readonly #trace: Trace;
@@ -103,4 +105,5 @@ export function installClock(current: () => Clock): void {
     clearInterval: clear,
   });
   performance.now = () => current().now;
+  process.cpuUsage = () => ({ user: current().cpu * 1000, system: 0 });
 }

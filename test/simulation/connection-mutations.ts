@@ -49,14 +49,14 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "new bytes are written past those that wait",
     file: "net/connection.ts",
-    text: "if (this.#ring === null && !this.#blocked && length <= limit) {",
+    text: "if (this.#ring === null && !this.#blocked && length <= limit && !this.budget.exhausted) {",
     becomes: "if (length <= limit) {",
   },
   {
     breaks: "nobody pauses a peer that sends more than is held",
     file: "net/connection.ts",
-    text: "this.#paused = true;\n    this.#socket.pause();",
-    becomes: "",
+    text: "this.#paused = true;\n    this.#socket.pause();\n  }\n\n  #resumeIfLow",
+    becomes: "}\n\n  #resumeIfLow",
   },
   {
     breaks: "nobody resumes: the peer waits for ever",
@@ -67,7 +67,7 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "resumed without low water",
     file: "net/connection.ts",
-    text: "if (!this.#paused || this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
+    text: "if (!this.#paused || this.#readingStopped || this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
     becomes: "if (!this.#paused) return;",
   },
   {
@@ -103,8 +103,8 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "what comes in spite of a pause, at a reset, overfills the ring",
     file: "net/connection.ts",
-    text: "if (this.#paused) {\n      release(chunk);",
-    becomes: "if (this.closed) {\n      release(chunk);",
+    text: "if (this.#paused) {\n      this.#lost = true;",
+    becomes: "if (this.closed) {\n      this.#lost = true;",
   },
   {
     breaks: "the tail is sent from its start again",
@@ -119,10 +119,10 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
     becomes: "if (!this.#shut) {",
   },
   {
-    breaks: "a rest ends before anybody is told that writing goes on",
+    breaks: "a connection's turn comes, and nothing is written",
     file: "net/connection.ts",
-    text: "        this.onDrain();\n      } catch (error) {",
-    becomes: "      } catch (error) {",
+    text: "try {\n      this.#user.drained(this);",
+    becomes: "try {",
   },
   {
     breaks: "the memory of a chunk is given back while a part of it waits",
@@ -145,7 +145,7 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "resumed as soon as it is not full",
     file: "net/connection.ts",
-    text: "if (!this.#paused || this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
+    text: "if (!this.#paused || this.#readingStopped || this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
     becomes: "if (!this.#paused || this.#ring?.full || this.#memory >= this.#rings.capacity) return;",
   },
   {
@@ -156,22 +156,68 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
       "if (this.#paused || !(this.#ring?.full || this.#memory >= this.#rings.capacity * 0.75)) return;",
   },
   {
-    breaks: "a connection ages though bytes move",
+    breaks: "what is lost in a failed write counts as answered",
     file: "net/connection.ts",
-    text: "this.quiet = moved === this.#movedBefore ? this.quiet + period : 0;",
-    becomes: "this.quiet += period;",
+    text: 'this.#lost = true;\n    this.abort(osError({ code: "EPIPE", syscall: "send" }));',
+    becomes: 'this.abort(osError({ code: "EPIPE", syscall: "send" }));',
   },
   {
-    breaks: "a peer that is still taking what the kernel holds for it is idle",
+    breaks: "the tail is forgotten before it is known what was lost",
     file: "net/connection.ts",
-    text: "if (moved) this.quiet = 0;\n    return moved;",
-    becomes: "return false;",
+    text: "this.#socket = closedSocket;\n",
+    becomes: "this.#socket = closedSocket;\n    this.#tail = null;\n",
+  },
+  {
+    breaks: "what is held resumes reading that was stopped for good",
+    file: "net/connection.ts",
+    text: "!this.#paused || this.#readingStopped ||",
+    becomes: "!this.#paused ||",
+  },
+  {
+    breaks: "after the FIN that followed a stop of reading, nothing is read, and the peer's FIN neither",
+    file: "net/connection.ts",
+    text: "this.#readingStopped = false;\n      this.#resumeIfLow();",
+    becomes: "",
+  },
+  {
+    breaks: "a connection that waits for its turn writes all the same",
+    file: "net/connection.ts",
+    text: "if (ring === null || this.#resting) return;",
+    becomes: "if (ring === null) return;",
+    test: "test/unit/core/turn-budget.test.ts",
+  },
+  // What a turn may cost.
+  {
+    breaks: "a turn has no end of work",
+    file: "net/turn-budget.ts",
+    text: "if (this.#armed) this.exhausted = true;",
+    becomes: "if (this.#armed) this.exhausted = false;",
+    test: "test/unit/core/turn-budget.test.ts",
+  },
+  {
+    breaks: "those who wait for their turn are forgotten",
+    file: "net/turn-budget.ts",
+    text: "if (!this.#armed) this.#arm();\n  }\n\n  #arm",
+    becomes: "}\n\n  #arm",
+  },
+  {
+    breaks: "of two that wait for their turn, one is lost",
+    file: "net/turn-budget.ts",
+    text: "else this.#last.nextResting = connection;",
+    becomes: "",
+  },
+  {
+    breaks: "the queue uses up what the events of its turn may cost",
+    file: "net/turn-budget.ts",
+    text: "one.onTurn();\n    }\n    // The events of this turn have units of their own: a peer with a small message does not wait for the queue.\n    this.#refill();",
+    becomes: "one.onTurn();\n    }",
+    test: "test/unit/core/turn-budget.test.ts",
   },
   {
     breaks: "a throw in the turn after a rest ends the process",
     file: "net/connection.ts",
-    text: "        this.abort(error);\n      }\n    });",
-    becomes: "        throw error;\n      }\n    });",
+    text: "      this.abort(error);\n    }\n  }\n\n  onEnd",
+    becomes: "      throw error;\n    }\n  }\n\n  onEnd",
   },
   {
     breaks: "a throw in a handler leaves its connection as it is",

@@ -41,11 +41,6 @@ export class Limits {
     return this.now - since >= ms - EXACT_MS;
   }
 
-  /** A stop has begun, and the port is free. */
-  get draining(): boolean {
-    return this.stopBegan < Infinity && this.#bun.kernel.ports.size === 0;
-  }
-
   /** Nothing has moved for the idle timeout, and what the kernel holds for the peer was not read either. */
   #idle({ end, movedAt, readAt }: Peer): boolean {
     return (
@@ -53,33 +48,63 @@ export class Limits {
     );
   }
 
-  /** May the server send FIN, though the peer has not? */
-  mayFinish(peer: Peer): boolean {
-    if (this.stopBegan < Infinity) {
-      const finishAll = this.stopMs - Math.min(LINGER_MS, this.stopMs / 2);
-      if (this.#passed(finishAll, this.stopBegan)) return true;
+  /** In a stop, the server reads nothing more of peers that go on. */
+  get #concludeMs(): number {
+    return this.stopMs - Math.min(LINGER_MS, this.stopMs / 2);
+  }
+
+  /** May the server have stopped reading, though there is room? */
+  mayStopReading({ socket }: Peer): boolean {
+    return this.#passed(this.#concludeMs, this.stopBegan) && !socket!.shut;
+  }
+
+  /** It has read nothing more for so long, in a stop, that a peer with something under way has sent it. */
+  get #concluded(): boolean {
+    const grace = Math.min(QUIET_MS, (this.stopMs - this.#concludeMs) / 2);
+    return this.#passed(this.#concludeMs + grace, this.stopBegan);
+  }
+
+  /** May the server send FIN, though the peer has not? Only to a peer that has everything. */
+  mayFinish({ end, socket, movedAt, readAt, openedAt }: Peer): boolean {
+    // What the server has not read: a FIN would be the clean end of a part.
+    if (end.peer.incoming.length > 0) return false;
+    if (this.#passed(this.stopMs, this.stopBegan)) return true;
+    // By close(), behind what a peer that is idle does not read.
+    if (socket!.closed && end.incoming.length > 0) {
+      return this.#passed(this.idleMs + LINGER_MS, Math.max(openedAt, movedAt, readAt));
     }
-    if (peer.end.peer.incoming.length > 0) return false;
-    return this.#idle(peer) || this.#passed(QUIET_MS, Math.max(this.stopBegan, peer.movedAt));
+    if (end.incoming.length > 0) return false;
+    const idle = this.#passed(this.idleMs, movedAt);
+    return idle || this.#concluded || this.#passed(QUIET_MS, Math.max(this.stopBegan, movedAt));
   }
 
   /** May the server close, now? It does not matter whether the peer will find out. */
   mayClose(peer: Peer): boolean {
-    const { shutAt, shutInStop, refused, socket, expected } = peer;
+    const { shutAt, refused, socket, expected, end } = peer;
     const { error, shut, broken } = socket!.endpoint;
     if (refused || broken || error !== "") return true;
     if (socket!.endTold && shut) return true;
-    if (!shutInStop && this.#passed(LINGER_MS, shutAt)) return true;
+    if (this.#passed(LINGER_MS, shutAt)) return true;
     if (this.#passed(this.stopMs, this.stopBegan)) return true;
-    // A reset, of a peer that does not take what it is owed.
-    return expected.length > 0 && this.#idle(peer);
+    // A reset, of a peer that has all that was echoed, and has sent more.
+    if (this.#concluded && end.incoming.length === 0 && socket!.endpoint.incoming.length > 0) return true;
+    // A reset, of a peer that does not take what it is owed; or FIN, which mayFinish() judges.
+    return this.#idle(peer) && (expected.length > 0 || end.incoming.length > 0);
   }
 
   /** Whether the server should have ended this connection long ago. */
-  overdue({ shutAt, openedAt, movedAt, readAt }: Peer): boolean {
+  overdue({ shutAt, openedAt, movedAt, readAt, expected, end }: Peer): boolean {
     const sweeps = (ms: number, period = this.#sweepMs): number =>
       (Math.ceil(ms / period) + 2) * (period + this.#late);
-    if (this.stopBegan < Infinity) return this.now - this.stopBegan > sweeps(this.stopMs, STOP_SWEEP_MS);
+    if (this.stopBegan < Infinity) {
+      const stop = (ms: number): number => sweeps(ms, STOP_SWEEP_MS);
+      if (this.now - this.stopBegan > stop(this.stopMs)) return true;
+      // A peer that is quiet has its FIN after a second, and two more to answer it.
+      if (shutAt < Infinity) return this.now - Math.max(shutAt, this.stopBegan) > stop(LINGER_MS);
+      const moved = Math.max(this.stopBegan, openedAt, movedAt, readAt);
+      const rests = expected.length === 0 && end.incoming.length === 0 && end.peer.incoming.length === 0;
+      return rests && this.now - moved > stop(QUIET_MS);
+    }
     if (this.idleMs === Infinity) return false;
     if (shutAt < Infinity) return this.now - shutAt > sweeps(LINGER_MS);
     // When the kernel is asked first, what it tells is new in any case, and the timeout begins again.

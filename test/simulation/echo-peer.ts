@@ -46,10 +46,12 @@ export class Peer implements Author {
   shutAt = Infinity;
   /** When the peer last read. */
   readAt = -Infinity;
-  /** The server's FIN was part of a stop. */
-  shutInStop = false;
+  /** It ended before the kernel had taken an answer to all of its bytes. */
+  cutShort = false;
   readonly #kernel: Kernel;
   readonly #limits: Limits;
+  /** Something came after the server's FIN. */
+  #late = false;
   /** Its FIN was there before the server's. */
   #endedFirst = false;
   /** What the server was given before its FIN, and what it owes for that. */
@@ -156,7 +158,10 @@ export class Peer implements Author {
     this.largest = Math.max(this.largest, size);
     this.movedAt = this.#limits.now;
     // Behind its own FIN, the server drops what comes.
-    if (this.socket!.shut) return;
+    if (this.socket!.shut) {
+      this.#late = true;
+      return;
+    }
     this.ring.push(size);
     this.#came += size;
     this.#owed += size;
@@ -190,11 +195,14 @@ export class Peer implements Author {
       trace.fail(`a FIN to peer ${this.end.id}, which has not ended`);
     }
     this.shutAt = this.#limits.now;
-    this.shutInStop = this.#limits.draining;
   }
 
   /** The server's socket is gone. */
   closed(): void {
+    const { incoming, error, broken } = this.socket!.endpoint;
+    // Unread when a reset comes is only what Bun has not handed over yet: it would count as what is expected.
+    const unread = error === "" && incoming.length > 0;
+    this.cutShort = !this.refused && (broken || unread || this.#late || this.expected.length > 0);
     if (this.#limits.mayClose(this)) return;
     this.#kernel.trace.fail(`the server closes on peer ${this.end.id}, and there is no reason`);
   }
@@ -221,6 +229,7 @@ export class Peer implements Author {
 
   /** Reading stops when there is no room, and for no other reason. */
   pauses(): void {
+    if (this.#limits.mayStopReading(this)) return;
     const raw = this.service.reply === "raw";
     const tail = raw ? 0 : this.#composed(this.connection!.copied) - this.connection!.sent;
     if (this.#ringNow(tail).full(this.service.ring, tail > 0 ? this.piece : 0)) return;
@@ -259,6 +268,8 @@ export class Peer implements Author {
     const beside = tail > 0 ? this.piece : 0;
     if (connection.paused !== socket.paused) trace.fail(`${who}: paused is ${connection.paused}`);
     if (!socket.paused && ring.full(this.service.ring, beside)) trace.fail(`${who}: full, and not paused`);
-    if (socket.paused && ring.low(this.service.ring, beside)) trace.fail(`${who}: low, and still paused`);
+    if (socket.paused && ring.low(this.service.ring, beside) && !this.#limits.mayStopReading(this)) {
+      trace.fail(`${who}: low, and still paused`);
+    }
   }
 }

@@ -287,15 +287,17 @@ export class EchoWorld extends World {
     const out = this.#peers.reduce((sum, { end }) => sum + end.peer.sent, 0);
     const broken = this.#peers.filter(({ end }) => end.peer.broken).length;
     this.assert(this.#defects === broken, `onDefect was told ${this.#defects} times of ${broken} defects`);
+    const cutShort = this.#peers.filter((peer) => peer.cutShort).length;
     const { open, held, connections, refused, bytesIn, bytesOut, bytesDropped } = figures;
     const right =
       open === 0 &&
       held === 0 &&
       connections === this.#connections &&
       refused === this.#refused &&
+      figures.broken === cutShort &&
       bytesIn + bytesDropped === this.#delivered &&
       bytesOut === out;
-    const truth = `${this.#connections} connections, ${this.#refused} refused, ${this.#delivered} in, ${out} out`;
+    const truth = `${this.#connections} connections, ${this.#refused} refused, ${cutShort} broken, ${this.#delivered} in, ${out} out`;
     this.assert(right, `the figures ${JSON.stringify(figures)} are wrong: ${truth}`);
   }
 }

@@ -19,6 +19,10 @@ const SO_ACCEPTCONN = 30;
 const SO_DOMAIN = 39;
 const F_GETFL = 3;
 const F_SETFL = 4;
+const IPPROTO_TCP = 6;
+const FIONREAD = 0x541b;
+const TCP_ESTABLISHED = 1;
+const TCP_CLOSE_WAIT = 8;
 const RLIMIT = 65_536n;
 
 const bytesAt = ({ view, offset }: Pointer): Uint8Array =>
@@ -79,8 +83,13 @@ function systemCalls(current: () => Kernel) {
       return peer === undefined ? failed("ENOTCONN") : giveAddress(open.family, peer.port, to, size);
     },
     setsockopt: () => 0,
-    getsockopt(fd: number, _level: number, option: number, to: Pointer, size: Pointer) {
+    getsockopt(fd: number, level: number, option: number, to: Pointer, size: Pointer) {
       const open = current().at(fd);
+      if (level === IPPROTO_TCP) {
+        // TCP_INFO, of which the first byte is asked for.
+        bytesAt(to)[0] = open.endpoint?.fin === true ? TCP_CLOSE_WAIT : TCP_ESTABLISHED;
+        return 0;
+      }
       const known: Record<number, number> = {
         [SO_TYPE]: 1,
         [SO_ERROR]: 0,
@@ -106,8 +115,9 @@ function systemCalls(current: () => Kernel) {
     },
     /** Only asked whether a connection waits at a listening descriptor. */
     poll: (polled: Pointer) => Math.min(1, current().at(ints(polled)[0]!).listening!.queue.length),
-    ioctl(fd: number, _request: number, to: Pointer) {
-      ints(to)[0] = current().at(fd).endpoint?.peer.incoming.length ?? 0;
+    ioctl(fd: number, request: number, to: Pointer) {
+      const { endpoint } = current().at(fd);
+      ints(to)[0] = (request === FIONREAD ? endpoint : endpoint?.peer)?.incoming.length ?? 0;
       return 0;
     },
     close(fd: number) {

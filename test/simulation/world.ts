@@ -15,6 +15,7 @@ import { Trace } from "./trace.ts";
 export const real = {
   now: performance.now.bind(performance),
   turn: setImmediate,
+  cpuUsage: process.cpuUsage.bind(process),
 };
 
 /** The fakes serve one world at a time. */

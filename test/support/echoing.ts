@@ -2,6 +2,7 @@
 import { replyNamed, type ReplyName } from "../../src/echo/reply.ts";
 import { Connection, type ConnectionUser } from "../../src/net/connection.ts";
 import { RingPool } from "../../src/net/ring-buffer.ts";
+import { TurnBudget } from "../../src/net/turn-budget.ts";
 import type { FakeSocket } from "./fake-socket.ts";
 
 export const CAPACITY = 1000;
@@ -16,6 +17,6 @@ export function echoing(socket: FakeSocket, name: ReplyName = "raw", recvSize?: 
     ended: (connection) => connection.finish(),
     closed: (_, error) => void ends.push(error),
   };
-  const connection = new Connection(socket, user, new RingPool(CAPACITY));
+  const connection = new Connection(socket, user, new RingPool(CAPACITY), new TurnBudget());
   return { connection, ends, reply };
 }

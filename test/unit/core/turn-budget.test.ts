@@ -1,0 +1,98 @@
+import { describe, expect, test } from "bun:test";
+import { replyNamed } from "../../../src/echo/reply.ts";
+import { Connection, type ConnectionUser } from "../../../src/net/connection.ts";
+import { RingPool } from "../../../src/net/ring-buffer.ts";
+import { TurnBudget } from "../../../src/net/turn-budget.ts";
+import { FakeSocket } from "../../support/fake-socket.ts";
+
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Connections of one server, which write `recvSize` bytes at a time. */
+function connections(count: number, recvSize: number) {
+  const budget = new TurnBudget();
+  const rings = new RingPool(1 << 20);
+  const user: ConnectionUser = { ...replyNamed("raw", recvSize), ended() {}, closed() {} };
+  return Array.from({ length: count }, () => {
+    const socket = new FakeSocket();
+    return { socket, connection: new Connection(socket, user, rings, budget) };
+  });
+}
+
+const writes = (all: { socket: FakeSocket }[]): number =>
+  all.reduce((sum, { socket }) => sum + socket.calls.length, 0);
+
+describe("the budget of a turn", () => {
+  test("bounds the writes of all connections together, whatever they were sent", async () => {
+    const all = connections(300, 1);
+    for (const { connection } of all) connection.onData(Buffer.alloc(1000));
+    expect(writes(all)).toBeLessThanOrEqual(2 * 1024);
+    for (let turn = 1; turn < 20; turn++) {
+      const before = writes(all);
+      await nextTurn();
+      expect(writes(all) - before).toBeLessThanOrEqual(1024 + 16);
+    }
+    while (writes(all) < 300_000) await nextTurn();
+    expect(all.every(({ socket }) => socket.bytes.length === 1000)).toBe(true);
+  });
+
+  test("is dealt out round robin: nobody is more than a visit ahead", async () => {
+    const all = connections(100, 1);
+    for (const { connection } of all) connection.onData(Buffer.alloc(1000));
+    for (let turn = 0; turn < 10; turn++) {
+      await nextTurn();
+      const counts = all.map(({ socket }) => socket.calls.length);
+      expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(2 * 16);
+    }
+  });
+
+  test("leaves room for a small message beside a long queue: it goes out in its own event", async () => {
+    const all = connections(300, 1);
+    const one = all.pop()!;
+    for (const { connection } of all) connection.onData(Buffer.alloc(10_000));
+    for (let turn = 0; turn < 5; turn++) {
+      await nextTurn();
+      one.connection.onData(Buffer.from("x"));
+      expect(one.socket.calls.length).toBe(turn + 1);
+    }
+  });
+
+  test("counts bytes, too: chunks that go out whole wait when the turn is over, in order", async () => {
+    const all = connections(200, Infinity);
+    for (const { connection } of all) connection.onData(Buffer.alloc(524_288));
+    const first = writes(all);
+    expect(first).toBeLessThan(100);
+    expect(all.at(-1)!.connection.held).toBe(524_288);
+    while (writes(all) < 200) await nextTurn();
+    expect(all.every(({ connection }) => connection.held === 0)).toBe(true);
+  });
+
+  test("costs a server of small messages nothing: no turn is ever used up", async () => {
+    const all = connections(50, Infinity);
+    for (let turn = 0; turn < 100; turn++) {
+      for (const { connection } of all) connection.onData(Buffer.from("x"));
+      expect(writes(all)).toBe(50 * (turn + 1));
+      await nextTurn();
+    }
+  });
+
+  test("a connection that waits for its turn does not write before it, whatever comes", async () => {
+    const [first] = connections(1, 1);
+    const { socket, connection } = first!;
+    connection.onData(Buffer.alloc(100));
+    expect(socket.calls.length).toBe(16);
+    connection.onData(Buffer.alloc(100));
+    connection.onDrain();
+    expect(socket.calls.length).toBe(16);
+    await nextTurn();
+    expect(socket.bytes.length).toBe(200);
+  });
+
+  test("a connection that ends while it waits is passed over", async () => {
+    const [first, second] = connections(2, 1);
+    for (const { connection } of [first!, second!]) connection.onData(Buffer.alloc(100));
+    first!.connection.abort();
+    const before = first!.socket.calls.length;
+    while (second!.socket.bytes.length < 100) await nextTurn();
+    expect(first!.socket.calls.length).toBe(before);
+  });
+});

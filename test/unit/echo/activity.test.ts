@@ -1,0 +1,70 @@
+import { describe, expect, test } from "bun:test";
+import { Activity } from "../../../src/echo/activity.ts";
+import { servedMs } from "../../../src/echo/drain.ts";
+import { echoing } from "../../support/echoing.ts";
+import { FakeSocket } from "../../support/fake-socket.ts";
+
+describe("quiet time", () => {
+  test("grows while no byte moves, in either direction, and begins again when one does", () => {
+    const socket = new FakeSocket(1);
+    const { connection } = echoing(socket);
+    const activity = new Activity(connection, 10);
+    const quiet = (): number => {
+      activity.tick(10);
+      return activity.quietMs;
+    };
+    // The period in which a connection comes was not a whole one.
+    expect([quiet(), quiet(), quiet()]).toEqual([0, 10, 20]);
+    connection.onData(Buffer.from("abc"));
+    expect([quiet(), quiet()]).toEqual([0, 10]);
+    socket.room = 1;
+    connection.onDrain();
+    expect(quiet()).toBe(0);
+  });
+
+  test("begins again when a byte is dropped: a peer that sends after our FIN is not quiet", () => {
+    const { connection } = echoing(new FakeSocket());
+    const activity = new Activity(connection, 10);
+    connection.finish();
+    for (let i = 0; i < 3; i++) activity.tick(10);
+    expect(activity.quietMs).toBe(20);
+    connection.onData(Buffer.from("late"));
+    activity.tick(10);
+    expect(activity.quietMs).toBe(0);
+  });
+});
+
+describe("after our FIN", () => {
+  test("a peer that never ends is closed two seconds later, though it goes on sending: with a reset then", () => {
+    for (const [sends, how] of [
+      [false, "end"],
+      [true, "terminate"],
+    ] as const) {
+      const socket = new FakeSocket();
+      const { connection } = echoing(socket);
+      const activity = new Activity(connection, 1000);
+      connection.finish();
+      activity.tick(1000);
+      activity.endIfLingering();
+      expect(socket.gone).toBeUndefined();
+      if (sends) connection.onData(Buffer.from("late"));
+      activity.tick(1000);
+      activity.endIfLingering();
+      expect(socket.gone).toBe(how);
+    }
+  });
+});
+
+describe("the time that a stop has given its peers", () => {
+  test("is all of it while the process works, or waits for events as often as it should", () => {
+    expect(servedMs(50, 0)).toBe(50);
+    expect(servedMs(5000, 4900)).toBe(5000);
+    // Four processes share the core.
+    expect(servedMs(5000, 1250)).toBe(5000);
+  });
+
+  test("is two periods at most while the process was suspended", () => {
+    expect(servedMs(60_000, 0)).toBe(100);
+    expect(servedMs(60_000, 10)).toBe(140);
+  });
+});
