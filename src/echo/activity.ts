@@ -73,13 +73,13 @@ export class Activity {
 
   /**
    * Ends a peer that goes on, in several calls: first we stop reading; after `graceMs`, when all that was echoed has
-   * been acknowledged, it gets a FIN if that was everything it sent, and a reset if not. What a peer with a FIN in the
-   * kernel still sends is finite, so that it is served on.
+   * been acknowledged, it gets a FIN if that was everything it sent, and a reset if not. A peer whose FIN has come is
+   * served on: what is left of it is finite.
    */
   conclude(graceMs: number, periodMs: number): void {
     const { connection } = this;
+    if (connection.peerFinished) return connection.readOn();
     if (this.#concludedMs === undefined) {
-      if (connection.peerFinished) return;
       connection.stopReading();
       this.#concludedMs = 0;
       return;
@@ -93,8 +93,7 @@ export class Activity {
   /** Ends the connection now: with a FIN, behind what the kernel still delivers, only if nothing is missing. */
   expel(): void {
     const { connection } = this;
-    if (connection.held > 0) connection.abort(timedOut());
-    else if (connection.unread > 0 || !connection.complete) connection.abort(cutShort());
+    if (connection.unread > 0 || !connection.complete) connection.abort(cutShort());
     else connection.close();
   }
 }
@@ -107,4 +106,8 @@ const timedOut = (): OSError =>
   });
 
 const cutShort = (): OSError =>
-  osError({ code: "ETIMEDOUT", syscall: "recv", reason: "the peer went on sending when its time was up" });
+  osError({
+    code: "ETIMEDOUT",
+    syscall: "recv",
+    reason: "the time is up, and bytes of the peer were not echoed",
+  });

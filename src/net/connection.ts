@@ -304,6 +304,13 @@ export class Connection implements Resting {
     this.#socket.pause();
   }
 
+  /** Takes back stopReading(). */
+  readOn(): void {
+    if (this.#receiving !== "stopped") return;
+    this.#receiving = "open";
+    this.#resumeIfLow();
+  }
+
   // What the socket tells.
 
   onData(chunk: Uint8Array): void {

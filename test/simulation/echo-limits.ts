@@ -53,6 +53,10 @@ export class Limits {
     return this.stopMs - Math.min(LINGER_MS, this.stopMs / 2);
   }
 
+  get #graceMs(): number {
+    return Math.min(QUIET_MS, (this.stopMs - this.#concludeMs) / 2);
+  }
+
   /** May the server have stopped reading, though there is room? */
   mayStopReading({ socket }: Peer): boolean {
     return this.#passed(this.#concludeMs, this.stopBegan) && !socket!.shut;
@@ -60,12 +64,11 @@ export class Limits {
 
   /** It has read nothing more for so long, in a stop, that a peer with something under way has sent it. */
   get #concluded(): boolean {
-    const grace = Math.min(QUIET_MS, (this.stopMs - this.#concludeMs) / 2);
-    return this.#passed(this.#concludeMs + grace, this.stopBegan);
+    return this.#passed(this.#concludeMs + this.#graceMs, this.stopBegan);
   }
 
   /** May the server send FIN, though the peer has not? Only to a peer that has everything. */
-  mayFinish({ end, socket, movedAt, readAt, openedAt }: Peer): boolean {
+  mayFinish({ end, socket, movedAt, readAt, openedAt, cameAt }: Peer): boolean {
     // What the server has not read: a FIN would be the clean end of a part.
     if (end.peer.incoming.length > 0) return false;
     if (this.#passed(this.stopMs, this.stopBegan)) return true;
@@ -75,7 +78,11 @@ export class Limits {
     }
     if (end.incoming.length > 0) return false;
     const idle = this.#passed(this.idleMs, movedAt);
-    return idle || this.#concluded || this.#passed(QUIET_MS, Math.max(this.stopBegan, movedAt));
+    return (
+      idle ||
+      (this.#concluded && this.#passed(this.#graceMs, cameAt)) ||
+      this.#passed(QUIET_MS, Math.max(this.stopBegan, movedAt))
+    );
   }
 
   /** May the server close, now? It does not matter whether the peer will find out. */
@@ -87,7 +94,8 @@ export class Limits {
     if (this.#passed(LINGER_MS, shutAt)) return true;
     if (this.#passed(this.stopMs, this.stopBegan)) return true;
     // A reset, of a peer that has all that was echoed, and has sent more.
-    if (this.#concluded && end.incoming.length === 0 && socket!.endpoint.incoming.length > 0) return true;
+    const sentMore = socket!.endpoint.incoming.length > 0 && !socket!.endpoint.fin;
+    if (this.#concluded && end.incoming.length === 0 && sentMore) return true;
     // A reset, of a peer that does not take what it is owed; or FIN, which mayFinish() judges.
     return this.#idle(peer) && (expected.length > 0 || end.incoming.length > 0);
   }

@@ -59,14 +59,14 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a stop stops reading of a peer whose FIN has come",
     file: "echo/activity.ts",
-    text: "if (connection.peerFinished) return;",
+    text: "if (connection.peerFinished) return connection.readOn();",
     becomes: "",
   },
   {
     breaks: "at the end of a stop everybody is closed, though bytes are held",
     file: "echo/activity.ts",
-    text: "if (connection.held > 0) connection.abort(timedOut());\n    else if (connection.unread",
-    becomes: "if (connection.unread",
+    text: "if (connection.unread > 0 || !connection.complete) connection.abort(cutShort());\n    else connection.close();",
+    becomes: "connection.close();",
   },
   {
     breaks: "a peer whose bytes were dropped after our FIN counts as whole",
@@ -195,6 +195,7 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
     file: "echo/activity.ts",
     text: "if (progress) this.quietMs = 0;\n    return progress;",
     becomes: "return false;",
+    test: "test/unit/echo/activity.test.ts",
   },
   {
     breaks: "a connection ages though bytes move",

@@ -44,6 +44,8 @@ export class Peer implements Author {
   openedAt = -Infinity;
   movedAt = -Infinity;
   shutAt = Infinity;
+  /** When bytes of the peer last came to the server. */
+  cameAt = -Infinity;
   /** When the peer last read. */
   readAt = -Infinity;
   /** It ended before the kernel had taken an answer to all of its bytes. */
@@ -156,7 +158,7 @@ export class Peer implements Author {
 
   delivered(queue: Runs, size: number): void {
     this.largest = Math.max(this.largest, size);
-    this.movedAt = this.#limits.now;
+    this.movedAt = this.cameAt = this.#limits.now;
     // Behind its own FIN, the server drops what comes.
     if (this.socket!.shut) {
       this.#late = true;

@@ -9,6 +9,8 @@ export class FakeSocket implements StreamSocket {
   room: number;
   /** The peer reset: every write gives -1, as Bun's does. */
   broken = false;
+  /** What the peer has not acknowledged, as the kernel would say. */
+  unacked = 0;
   paused = false;
   shutDown = false;
   gone: "end" | "terminate" | undefined;
@@ -39,6 +41,11 @@ export class FakeSocket implements StreamSocket {
     if (taken > 0) this.taken.push(Buffer.from(bytes.subarray(offset, offset + taken)));
     this.calls.push(`write ${length} -> ${taken}`);
     return taken;
+  }
+
+  unacknowledged(): number {
+    this.#use("unacknowledged");
+    return this.unacked;
   }
 
   pause(): void {

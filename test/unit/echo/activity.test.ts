@@ -34,6 +34,39 @@ describe("quiet time", () => {
   });
 });
 
+describe("an idle peer", () => {
+  /** A peer that was sent 100 bytes, and then looked at ten times in a second. @param taken what it acknowledges each time */
+  function idle(taken: number) {
+    const socket = new FakeSocket();
+    const { connection } = echoing(socket);
+    connection.onData(Buffer.alloc(100));
+    socket.unacked = 100;
+    const activity = new Activity(connection, 100);
+    for (let i = 0; i < 40; i++) {
+      if (socket.gone !== undefined) return { socket, ms: i * 100 };
+      activity.tick(100);
+      socket.unacked = Math.max(0, socket.unacked - taken);
+      activity.endIfIdle(300, 100);
+    }
+    return { socket, ms: Infinity };
+  }
+
+  test("is one that takes nothing: it is closed, without a FIN of ours that its next bytes would miss", () => {
+    const { socket, ms } = idle(0);
+    expect(socket.gone).toBe("end");
+    expect(socket.calls).not.toContain("shutdown");
+    expect(ms).toBeGreaterThan(2300);
+  });
+
+  test("is not one that still takes what the kernel has for it", () => {
+    expect(idle(1).ms).toBe(Infinity);
+  });
+
+  test("gets a FIN when it has taken everything", () => {
+    expect(idle(100).socket.calls).toContain("shutdown");
+  });
+});
+
 describe("after our FIN", () => {
   test("a peer that never ends is closed two seconds later, though it goes on sending: with a reset then", () => {
     for (const [sends, how] of [
