@@ -4,18 +4,20 @@
  */
 import { readdirSync } from "node:fs";
 import { addressText } from "../net/address.ts";
-import { Connection, connectionEvents, type ConnectionUser } from "../net/connection.ts";
-import { asOSError, osError, type OSError } from "../net/errors.ts";
-import { descriptorLimit, setBacklog, setReceiveBuffer, SPARE_DESCRIPTORS } from "../net/libc.ts";
+import { Connection, type ConnectionUser } from "../net/connection.ts";
+import { osError, type OSError } from "../net/errors.ts";
+import { descriptorLimit, SPARE_DESCRIPTORS } from "../net/libc.ts";
 import { RingPool } from "../net/ring-buffer.ts";
 import { streamSocket } from "../net/stream-socket.ts";
 import { TurnBudget } from "../net/turn-budget.ts";
 import { Activity } from "./activity.ts";
 import { Drain, DRAIN_PERIOD_MS } from "./drain.ts";
+import { endpointsOf, type Endpoint } from "./endpoint.ts";
+import { Listening } from "./listening.ts";
 import { replyNamed, type ReplyName } from "./reply.ts";
 
 export interface EchoOptions {
-  /** An address, a name, or "" for every interface. */
+  /** An address, a name, which is all of its addresses, or "" for every interface. */
   host: string;
   /** 0 to 65535; 0 picks a free one. */
   port: number;
@@ -32,6 +34,13 @@ export interface EchoOptions {
   maxConnections?: number;
   /** Seconds after which a peer that moves no byte is closed; 0 never. */
   idleTimeout: number;
+  /**
+   * Seconds after which a peer that has nothing to say is asked whether it is there; it is given up after twice the
+   * time. 0 never asks, at most 32767. Default: 60.
+   */
+  keepalive?: number;
+  /** Called when connections cannot be accepted (EMFILE, ENFILE, ENOBUFS), once until they can again. */
+  onAcceptError?: (error: OSError) => void;
   /** Told of an error that is no network error: a defect here. Its connection has been closed. */
   onDefect?: (error: unknown) => void;
 }
@@ -72,13 +81,17 @@ function openDescriptors(): number {
   }
 }
 
-type Listener = Bun.TCPSocketListener<Connection> & { readonly fd?: number };
+/** Shorter than the time after which routers commonly forget a silent connection (a few minutes). */
+const KEEPALIVE_SECONDS = 60;
+/** What the kernel allows (tcp(7), TCP_KEEPIDLE). */
+const MAX_KEEPALIVE_SECONDS = 32_767;
 
 export class EchoServer {
+  /** Where it listens; of several addresses, the first one. */
   readonly host: string;
   readonly port: number;
 
-  readonly #listener: Listener;
+  readonly #listening: Listening;
   readonly #open = new Map<Connection, Activity>();
   readonly #user: ConnectionUser;
   readonly #idleMs: number;
@@ -118,25 +131,20 @@ export class EchoServer {
         `maxConnections: ${max} is not from 1 to ${most}, which the descriptor limit allows`,
       );
     }
-    const all = await addresses(options.host);
-    for (const [i, host] of all.entries()) {
-      try {
-        return new EchoServer(options, host, max);
-      } catch (error) {
-        // A machine without IPv6 has no "::", and every interface is then every IPv4 interface; "localhost" likewise.
-        const elsewhere =
-          (error as OSError).code === "EADDRNOTAVAIL" || (error as OSError).code === "EAFNOSUPPORT";
-        if (!elsewhere || i === all.length - 1) throw error;
-      }
+    const keepalive = options.keepalive ?? KEEPALIVE_SECONDS;
+    if (!(Number.isInteger(keepalive) && keepalive >= 0 && keepalive <= MAX_KEEPALIVE_SECONDS)) {
+      throw new RangeError(
+        `keepalive: ${keepalive} is not a whole number of seconds from 0 to ${MAX_KEEPALIVE_SECONDS}`,
+      );
     }
-    throw osError({
-      code: "EADDRNOTAVAIL",
-      syscall: "listen",
-      address: addressText([options.host, options.port]),
-    });
+    return new EchoServer({ ...options, keepalive }, await endpointsOf(options.host), max);
   }
 
-  private constructor(options: EchoOptions, host: string, maxConnections: number) {
+  private constructor(
+    options: EchoOptions & { keepalive: number },
+    endpoints: readonly Endpoint[],
+    maxConnections: number,
+  ) {
     const reply = replyNamed(options.reply, options.recvSize);
     const { onDefect } = options;
     this.#idleMs = options.idleTimeout * 1000;
@@ -153,7 +161,7 @@ export class EchoServer {
     };
     const rings = new RingPool(options.ring);
     const budget = new TurnBudget();
-    this.#listener = listen(host, options.port, (socket) => {
+    const open = (socket: Bun.Socket<Connection>): void => {
       if (this.#open.size >= maxConnections) {
         this.#figures.refused++;
         socket.terminate();
@@ -164,22 +172,18 @@ export class EchoServer {
       socket.data = connection;
       this.#open.set(connection, new Activity(connection, this.#sweepMs));
       reply.opened(connection);
-    });
-    this.host = host;
-    this.port = this.#listener.port;
-    try {
-      tune(this.#listener, options);
-    } catch (error) {
-      this.#listener.stop(true);
-      throw error;
-    }
+    };
+    this.#listening = new Listening(endpoints, { ...options, open, failing: options.onAcceptError });
+    this.host = this.#listening.hosts[0]!;
+    this.port = this.#listening.port;
     if (this.#idleMs > 0) {
       this.#sweepEvery(this.#sweepMs, (activity) => activity.endIfIdle(this.#idleMs, this.#sweepMs));
     }
   }
 
+  /** "127.0.0.1:8101", or "127.0.0.1:8101 and [::1]:8101". */
   get address(): string {
-    return addressText([this.host, this.port]);
+    return this.#listening.address;
   }
 
   get figures(): Figures {
@@ -211,8 +215,9 @@ export class EchoServer {
   async #stop(timeoutMs: number): Promise<void> {
     // The connections that the kernel has accepted already may have sent something: one turn of the event loop
     // lets Bun accept them all. Without it, closing the listener would reset them.
+    this.#listening.hurry();
     await new Promise((resolve) => setTimeout(resolve, 1));
-    this.#listener.stop(false);
+    this.#listening.close();
     if (this.#open.size === 0) return clearInterval(this.#sweeper);
     const emptied = new Promise<void>((resolve) => {
       this.#emptied = resolve;
@@ -248,42 +253,6 @@ export class EchoServer {
     this.#figures.bytesDropped += connection.dropped;
     if (this.#open.size === 0) this.#emptied?.();
   }
-}
-
-/** What a host stands for, as addresses to try in turn. Bun.listen resolves too, but does not say what is wrong. */
-async function addresses(host: string): Promise<[string, ...string[]]> {
-  if (host === "") return ["::", "0.0.0.0"];
-  try {
-    const found = await Bun.dns.lookup(host);
-    return found.map(({ address }) => address) as [string, ...string[]];
-  } catch (error) {
-    const code = String((error as { code?: unknown }).code).replace(/^DNS_/, "");
-    throw osError({ code, syscall: "getaddrinfo", address: host, reason: "unknown host", cause: error });
-  }
-}
-
-function listen(host: string, port: number, open: (socket: Bun.Socket<Connection>) => void): Listener {
-  try {
-    return Bun.listen<Connection>({
-      hostname: host,
-      port,
-      // Without it, Bun closes the socket at the peer's FIN, and what is still held is lost.
-      allowHalfOpen: true,
-      socket: { ...connectionEvents, open },
-    });
-  } catch (error) {
-    throw asOSError(error, "listen", addressText([host, port]));
-  }
-}
-
-/** Bun sets neither: it ignores its own backlog option, and has none for SO_RCVBUF. */
-function tune({ fd }: Listener, { backlog, receiveBuffer }: EchoOptions): void {
-  if (backlog === undefined && receiveBuffer === undefined) return;
-  if (fd === undefined) {
-    throw osError({ code: "ENOSYS", syscall: "listen", reason: "this Bun does not tell the descriptor" });
-  }
-  if (backlog !== undefined) setBacklog(fd, backlog);
-  if (receiveBuffer !== undefined) setReceiveBuffer(fd, receiveBuffer);
 }
 
 /** What a peer or the network can cause carries an errno; what does not is ours. */

@@ -39,6 +39,21 @@ export interface ConnectionUser {
   closed(connection: Connection, error: unknown): void;
 }
 
+/** Our direction: finishing means that a FIN follows what is held, shut that it is out. */
+type Sending = "open" | "finishing" | "shut";
+
+/**
+ * The peer's direction. Stopped: nothing is read, whatever is held. Dropping: what comes is of no use any more. Ended:
+ * the peer's FIN has come.
+ */
+type Receiving = "open" | "stopped" | "dropping" | "ended";
+
+/**
+ * Whether the kernel can be offered bytes. Full: not before it drains; always so while a tail waits. Resting: not before
+ * this connection's turn.
+ */
+type Kernel = "ready" | "full" | "resting";
+
 export class Connection implements Resting {
   /** Bytes that came from the peer and were handed to the user. */
   received = 0;
@@ -58,19 +73,10 @@ export class Connection implements Resting {
   #ring: RingBuffer | null = null;
   #tail: Uint8Array | null = null;
   #tailOffset = 0;
-  /** The kernel took less than was offered: nothing is offered until it drains. While a tail waits, always. */
-  #blocked = false;
-  /** It waits for its turn of the event loop: nothing is offered to the kernel until then. */
-  #resting = false;
+  #sending: Sending = "open";
+  #receiving: Receiving = "open";
+  #kernel: Kernel = "ready";
   #paused = false;
-  /** Paused for good, whatever is held, until our FIN is out. */
-  #readingStopped = false;
-  #peerEnded = false;
-  #finishing = false;
-  /** Our FIN is out. */
-  #shut = false;
-  /** What comes is of no use any more. */
-  #dropping = false;
   /** What is in the ring was given away to be relayed: nobody else has a part of it. */
   #relaying = false;
   /** Received bytes are lost that count as neither held nor dropped. */
@@ -91,7 +97,7 @@ export class Connection implements Resting {
 
   /** Whether a piece can be given to write() now. */
   get writable(): boolean {
-    return !this.#blocked && !this.#resting && !this.#shut && !this.closed;
+    return this.#kernel === "ready" && this.#sending !== "shut" && !this.closed;
   }
 
   get paused(): boolean {
@@ -104,7 +110,7 @@ export class Connection implements Resting {
 
   /** Whether our FIN is out: what still comes is dropped. */
   get lingering(): boolean {
-    return this.#shut;
+    return this.#sending === "shut";
   }
 
   /** Whether the kernel has taken an answer to every byte that came. Also to be asked when it is over. */
@@ -124,7 +130,7 @@ export class Connection implements Resting {
 
   /** Whether the peer's FIN has come, if only to the kernel: nothing follows what is unread. */
   get peerFinished(): boolean {
-    return this.#peerEnded || this.#socket.peerFinished?.() === true;
+    return this.#receiving === "ended" || this.#socket.peerFinished?.() === true;
   }
 
   // What the user asks for.
@@ -136,7 +142,7 @@ export class Connection implements Resting {
    */
   relay(chunk: Uint8Array, limit: number): void {
     const length = chunk.length;
-    if (this.#ring === null && !this.#blocked && length <= limit && !this.budget.exhausted) {
+    if (this.#ring === null && this.#kernel === "ready" && length <= limit && !this.budget.exhausted) {
       const sent = this.#socket.write(chunk, 0, length);
       this.budget.spend(unitsOf(length));
       if (sent === length) {
@@ -145,7 +151,7 @@ export class Connection implements Resting {
         return;
       }
       if (sent < 0) return this.#broken();
-      this.#blocked = true;
+      this.#kernel = "full";
       this.sent += sent;
       this.#relaying = true;
       this.#push(chunk, sent);
@@ -159,16 +165,16 @@ export class Connection implements Resting {
   /** Sends back what waits in the ring, as far as the kernel takes it. */
   relayHeld(limit: number): void {
     const ring = this.#ring;
-    if (ring === null || this.#resting) return;
+    if (ring === null) return;
     let units = 0;
-    for (let head = ring.head; head !== undefined && !this.#blocked; head = ring.head) {
+    for (let head = ring.head; head !== undefined && this.#kernel === "ready"; head = ring.head) {
       if (units >= UNITS_PER_VISIT || this.budget.exhausted) return this.rest();
       const length = Math.min(limit, head.length - ring.headOffset);
       const sent = this.#socket.write(head, ring.headOffset, length);
       units += unitsOf(length);
       this.budget.spend(unitsOf(length));
       if (sent < 0) return this.#broken();
-      this.#blocked = sent < length;
+      if (sent < length) this.#kernel = "full";
       this.sent += sent;
       ring.advance(sent);
       if (ring.head !== head) release(head);
@@ -178,8 +184,8 @@ export class Connection implements Resting {
 
   /** Lets the others have their turn: nothing is offered to the kernel until a later turn of the event loop. */
   rest(): void {
-    if (this.#blocked || this.#resting || this.closed) return;
-    this.#resting = true;
+    if (this.#kernel !== "ready" || this.closed) return;
+    this.#kernel = "resting";
     this.budget.wait(this);
   }
 
@@ -212,7 +218,7 @@ export class Connection implements Resting {
     if (sent < 0) return this.#broken();
     this.sent += sent;
     if (sent === piece.length) return;
-    this.#blocked = true;
+    this.#kernel = "full";
     this.#tail = piece;
     this.#tailOffset = sent;
     this.#pauseIfFull();
@@ -225,18 +231,18 @@ export class Connection implements Resting {
    *   it is not all, drained() will be called.
    */
   send(piece: Uint8Array, offset: number): number {
-    if (this.#shut || this.closed) return -1;
-    if (this.#blocked || this.#tail !== null) return 0;
+    if (this.#sending === "shut" || this.closed) return -1;
+    if (this.#kernel !== "ready") return 0;
     const length = piece.length - offset;
     if (length === 0) return 0;
     const sent = this.#socket.write(piece, offset, length);
     if (sent < 0) {
       // Nothing is lost by going on: what the peer said before it closed can still be read, and its end is told.
-      this.#shut = true;
+      this.#sending = "shut";
       return -1;
     }
     this.sent += sent;
-    this.#blocked = sent < length;
+    if (sent < length) this.#kernel = "full";
     return sent;
   }
 
@@ -245,7 +251,9 @@ export class Connection implements Resting {
    * What comes before our FIN is out still reaches the user. A peer that never ends is the owner's to close.
    */
   finish(): void {
-    this.#finishing = true;
+    if (this.closed) return;
+    if (this.#sending === "shut") return this.#discardInput();
+    this.#sending = "finishing";
     this.#settle();
   }
 
@@ -254,15 +262,15 @@ export class Connection implements Resting {
    * @throws Error when a piece waits still: ask `writable` first
    */
   shutdown(): void {
-    if (this.#shut || this.closed) return;
+    if (this.#sending === "shut" || this.closed) return;
     if (this.#tail !== null) throw new Error("shutdown: a piece is not out yet");
-    this.#shut = true;
+    this.#sending = "shut";
     this.#socket.shutdown();
   }
 
   /** Forgets what is in the ring, and from now on everything that comes. */
   drop(): void {
-    this.#dropping = true;
+    if (this.#receiving !== "ended") this.#receiving = "dropping";
     const ring = this.#ring;
     if (ring === null) return;
     this.dropped += ring.held;
@@ -289,8 +297,8 @@ export class Connection implements Resting {
    * seen, and is neither echoed nor dropped.
    */
   stopReading(): void {
-    if (this.closed) return;
-    this.#readingStopped = true;
+    if (this.closed || this.#receiving !== "open") return;
+    this.#receiving = "stopped";
     if (this.#paused) return;
     this.#paused = true;
     this.#socket.pause();
@@ -299,7 +307,7 @@ export class Connection implements Resting {
   // What the socket tells.
 
   onData(chunk: Uint8Array): void {
-    if (this.#dropping) {
+    if (this.#receiving === "dropping") {
       this.dropped += chunk.length;
       release(chunk);
       return;
@@ -310,16 +318,16 @@ export class Connection implements Resting {
   }
 
   onDrain(): void {
-    if (!this.#blocked || this.closed) return;
-    this.#blocked = false;
+    if (this.#kernel !== "full" || this.closed) return;
+    this.#kernel = "ready";
     if (this.#tail !== null && !this.#writeTail(this.#tail)) return;
     this.#user.drained(this);
     this.#settle();
   }
 
   onTurn(): void {
-    this.#resting = false;
     if (this.closed) return;
+    this.#kernel = "ready";
     try {
       this.#user.drained(this);
       this.#settle();
@@ -331,8 +339,9 @@ export class Connection implements Resting {
 
   onEnd(): void {
     if (this.closed) return;
-    this.#peerEnded = true;
-    if (this.#shut && this.#dropping) return this.close();
+    const wanted = this.#receiving !== "dropping";
+    this.#receiving = "ended";
+    if (this.#sending === "shut" && !wanted) return this.close();
     this.#user.ended(this);
     this.#settle();
   }
@@ -362,8 +371,10 @@ export class Connection implements Resting {
     }
     this.sent += sent;
     this.#tailOffset += sent;
-    this.#blocked = sent < length;
-    if (this.#blocked) return false;
+    if (sent < length) {
+      this.#kernel = "full";
+      return false;
+    }
     this.#tail = null;
     this.#resumeIfLow();
     return true;
@@ -395,13 +406,8 @@ export class Connection implements Resting {
   }
 
   #resumeIfLow(): void {
-    if (
-      !this.#paused ||
-      this.#readingStopped ||
-      this.#ring?.low === false ||
-      this.#memory > this.#rings.capacity / 2
-    )
-      return;
+    if (!this.#paused || this.#receiving === "stopped") return;
+    if (this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;
     this.#paused = false;
     this.#socket.resume();
   }
@@ -416,15 +422,17 @@ export class Connection implements Resting {
   }
 
   #settle(): void {
-    if (!this.#finishing || this.held > 0 || this.closed) return;
-    this.#dropping = true;
-    if (!this.#shut) {
-      this.#shut = true;
-      this.#socket.shutdown();
-      this.#readingStopped = false;
-      this.#resumeIfLow();
-    }
-    if (this.#peerEnded) this.close();
+    if (this.#sending !== "finishing" || this.held > 0 || this.closed) return;
+    this.#sending = "shut";
+    this.#socket.shutdown();
+    this.#discardInput();
+  }
+
+  /** From now on only the peer's FIN is of interest; if it is there already, it is over. */
+  #discardInput(): void {
+    if (this.#receiving === "ended") return this.close();
+    this.#receiving = "dropping";
+    this.#resumeIfLow();
   }
 
   /**

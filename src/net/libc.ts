@@ -161,6 +161,15 @@ export function canWrite(fd: 1 | 2): boolean {
   return libc.poll(ptr(pollfd), 1, 0) === 1;
 }
 
+const POLLIN = 1;
+
+/** Whether something can be read from a descriptor now; of a listening one, whether a connection waits (poll(2)). */
+export function readable(fd: number): boolean {
+  pollfd[0] = fd;
+  pollfd[1] = POLLIN;
+  return requireLibc("poll").poll(ptr(pollfd), 1, 0) === 1;
+}
+
 const [SIOCOUTQ, FIONREAD] = [0x5411, 0x541b];
 const count = new Int32Array(1);
 

@@ -3,10 +3,11 @@
  * changes when that queue's rules do. Bun accepts at once whatever comes, and cannot be told to stop, so that the
  * bound is kept here: what comes beyond it is reset.
  */
+import { Acceptor } from "./acceptor.ts";
 import { connectionEvents, type Connection } from "./connection.ts";
 import { descriptorName } from "./descriptor.ts";
-import { asOSError, closedError, osError, wouldBlock } from "./errors.ts";
-import { descriptorLimit, fail, requireLibc, SPARE_DESCRIPTORS } from "./libc.ts";
+import { closedError, osError, wouldBlock } from "./errors.ts";
+import { descriptorLimit, SPARE_DESCRIPTORS } from "./libc.ts";
 import { Stream, turn, type TLS } from "./stream.ts";
 import { abortReason, Alarm, Waiter } from "./waiter.ts";
 
@@ -15,11 +16,9 @@ const HANDSHAKE_MS = 10_000;
 /** How many accept() calls may wait on one listener. */
 const MAX_ACCEPTS = 1024;
 
-type ListeningSocket = Bun.TCPSocketListener<Connection>;
-
 export class Listener {
-  readonly #listener: ListeningSocket;
-  #backlog = 1;
+  readonly #acceptor: Acceptor;
+  #backlog: number;
   readonly #queue: Stream[] = [];
   /** Connections in their TLS handshake: they take a place in the queue, too. */
   readonly #shaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
@@ -41,24 +40,14 @@ export class Listener {
       const reason = `fewer than ${SPARE_DESCRIPTORS} of the descriptors are left: raise the limit with ulimit -n`;
       throw osError({ code: "EMFILE", syscall: "listen", reason });
     }
-    const options = {
-      fd,
-      allowHalfOpen: true,
-      ...(tls === undefined ? {} : { tls }),
-      socket: tls === undefined ? this.#plainEvents() : this.#tlsEvents(),
-    };
-    try {
-      this.#listener = Bun.listen(options as unknown as Bun.TCPSocketListenOptions<Connection>);
-    } catch (error) {
-      throw asOSError(error, "listen");
-    }
-    this.setBacklog(fd, backlog);
+    this.#backlog = Math.max(1, backlog);
+    const socket = tls === undefined ? this.#plainEvents() : this.#tlsEvents();
+    this.#acceptor = new Acceptor(fd, { backlog, socket, tls });
   }
 
   /** listen() again, with another bound: what waits already stays. @throws OSError */
-  setBacklog(fd: number, backlog: number): void {
-    const c = requireLibc("listen");
-    if (c.listen(fd, backlog) !== 0) fail(c, "listen", `backlog ${backlog}`);
+  setBacklog(backlog: number): void {
+    this.#acceptor.setBacklog(backlog);
     this.#backlog = Math.max(1, backlog);
   }
 
@@ -87,7 +76,7 @@ export class Listener {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#listener.stop(false);
+    this.#acceptor.close();
     for (const stream of this.#queue.splice(0)) stream.abort();
     for (const { stream } of [...this.#shaking.values()]) stream.abort();
     for (const waiter of this.#accepts.splice(0)) waiter.reject(closedError("accept"));

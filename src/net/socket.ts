@@ -159,7 +159,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
       // The kernel goes first: Bun would close the descriptor of a socket that cannot listen.
       listenDescriptor(this.#own.fd, most);
       this.#listener = new Listener(this.#own.fd, most, this.#tls);
-    } else this.#listener.setBacklog(this.#own.fd, most);
+    } else this.#listener.setBacklog(most);
     return this as unknown as ListeningSocket<F>;
   }
 

@@ -125,12 +125,14 @@ test.skipIf(!hasRaw || Bun.which("prlimit") === null)(
       const standing = await Promise.all(Array.from({ length: 50 }, () => connected(program.port)));
       await until(() => descriptors(program.pid) === before + 50, "they are accepted");
       limit(String(before + 20));
-      // The kernel makes the connections, which wait to be accepted: as Bun accepts, it cannot.
+      // The kernel makes the connections, which wait to be accepted.
       const waiting = await Promise.all(Array.from({ length: 20 }, () => connected(program.port)));
       for (const one of waiting) one.send(Buffer.from("wait"));
       for (const one of standing) one.send(Buffer.from("still"));
       for (const one of standing) await until(() => one.recv()?.toString() === "still", "it is served");
-      expect(descriptors(program.pid)).toBe(before + 50);
+      // Accepting pauses, instead of taking a core; the listener's copy is closed meanwhile.
+      if (round === 0) await idle(program.pid);
+      expect(descriptors(program.pid)).toBeLessThanOrEqual(before + 50);
       for (const one of standing) {
         one.finish();
         await one.rest();

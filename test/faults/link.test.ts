@@ -1,9 +1,10 @@
 /** Links between two network namespaces that are slow, lose packets, go down, or are gone with the peer at their end. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { join } from "node:path";
 import { steady } from "../support/faults.ts";
 import { makeLink, noLink, type Link } from "../support/link.ts";
 import { pattern, until } from "../support/peers.ts";
-import { descriptors, killAll, launch, type Program } from "../support/program.ts";
+import { descriptors, killAll, launch, ROOT, type Program } from "../support/program.ts";
 import { connected, type RawPeer } from "../support/raw-peer.ts";
 
 setDefaultTimeout(30_000);
@@ -120,5 +121,28 @@ describe.skipIf(noLink !== "")(`a link that goes down${why}`, () => {
     expect(code).toBe(0);
     // The five that were owed bytes have lost them.
     expect(stderr).toMatch(/^36 connections \(5 broken\), /);
+  });
+
+  test("and leaves silent peers behind: keepalive gives them up after twice its time", async () => {
+    const link = makeLink();
+    links.push(link);
+    const script = join(ROOT, "test/support/keepalive-server.ts");
+    const server = Bun.spawn([...link.within, process.execPath, script, link.host], { stdout: "pipe" });
+    try {
+      let said = "";
+      void (async () => {
+        for await (const bytes of server.stdout) said += Buffer.from(bytes).toString();
+      })();
+      await until(() => said.includes("port"), "it listens");
+      const one = await connected(Number(/port (\d+)/.exec(said)![1]), link);
+      one.send(Buffer.from("x"));
+      await until(() => one.recv()?.toString() === "x", "the echo");
+      link.set("down");
+      await until(() => said.includes("gone"), "it is given up", 12_000);
+      expect(said).toContain("gone, 1 broken");
+      one.close();
+    } finally {
+      server.kill("SIGKILL");
+    }
   });
 });

@@ -49,7 +49,7 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "new bytes are written past those that wait",
     file: "net/connection.ts",
-    text: "if (this.#ring === null && !this.#blocked && length <= limit && !this.budget.exhausted) {",
+    text: 'if (this.#ring === null && this.#kernel === "ready" && length <= limit && !this.budget.exhausted) {',
     becomes: "if (length <= limit) {",
   },
   {
@@ -67,14 +67,14 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "resumed without low water",
     file: "net/connection.ts",
-    text: "if (!this.#paused || this.#readingStopped || this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
-    becomes: "if (!this.#paused) return;",
+    text: "if (this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
+    becomes: "",
   },
   {
     breaks: "the FIN goes out before what is held",
     file: "net/connection.ts",
-    text: "if (!this.#finishing || this.held > 0 || this.closed) return;",
-    becomes: "if (!this.#finishing || this.closed) return;",
+    text: 'if (this.#sending !== "finishing" || this.held > 0 || this.closed) return;',
+    becomes: 'if (this.#sending !== "finishing" || this.closed) return;',
   },
   {
     breaks: "after a tail is out, the FIN that waits for it is forgotten",
@@ -85,8 +85,8 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a second FIN, at whatever comes after the first",
     file: "net/connection.ts",
-    text: "if (!this.#shut) {\n      this.#shut = true;",
-    becomes: "if (!this.#shut) {",
+    text: 'this.#sending = "shut";\n    this.#socket.shutdown();\n    this.#discardInput();',
+    becomes: "this.#socket.shutdown();\n    this.#discardInput();",
   },
   {
     breaks: "closing twice is told twice",
@@ -115,8 +115,8 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "bytes behind our FIN are handed to the user",
     file: "net/connection.ts",
-    text: "this.#dropping = true;\n    if (!this.#shut) {",
-    becomes: "if (!this.#shut) {",
+    text: 'this.#receiving = "dropping";\n    this.#resumeIfLow();',
+    becomes: "this.#resumeIfLow();",
   },
   {
     breaks: "a connection's turn comes, and nothing is written",
@@ -145,8 +145,8 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "resumed as soon as it is not full",
     file: "net/connection.ts",
-    text: "if (!this.#paused || this.#readingStopped || this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
-    becomes: "if (!this.#paused || this.#ring?.full || this.#memory >= this.#rings.capacity) return;",
+    text: "if (this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;",
+    becomes: "if (this.#ring?.full || this.#memory >= this.#rings.capacity) return;",
   },
   {
     breaks: "paused when three quarters are full",
@@ -170,20 +170,20 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "what is held resumes reading that was stopped for good",
     file: "net/connection.ts",
-    text: "!this.#paused || this.#readingStopped ||",
-    becomes: "!this.#paused ||",
+    text: 'if (!this.#paused || this.#receiving === "stopped") return;',
+    becomes: "if (!this.#paused) return;",
   },
   {
     breaks: "after the FIN that followed a stop of reading, nothing is read, and the peer's FIN neither",
     file: "net/connection.ts",
-    text: "this.#readingStopped = false;\n      this.#resumeIfLow();",
-    becomes: "",
+    text: 'this.#receiving = "dropping";\n    this.#resumeIfLow();',
+    becomes: 'this.#receiving = "dropping";',
   },
   {
     breaks: "a connection that waits for its turn writes all the same",
     file: "net/connection.ts",
-    text: "if (ring === null || this.#resting) return;",
-    becomes: "if (ring === null) return;",
+    text: 'this.#kernel = "resting";',
+    becomes: "",
     test: "test/unit/core/turn-budget.test.ts",
   },
   // What a turn may cost.

@@ -11,6 +11,9 @@ import { Dice, World } from "./world.ts";
 import { Limits } from "./echo-limits.ts";
 import { Peer, type Service } from "./echo-peer.ts";
 
+/** So many timers may fire, looks and sweeps, while the loop spins and before accepting pauses. */
+const MAX_SPINS = 40;
+
 export class EchoWorld extends World {
   readonly service: Service;
   readonly #maxConnections: number;
@@ -28,6 +31,7 @@ export class EchoWorld extends World {
   #server!: EchoServer;
   readonly #stopTimeout: number;
   #stopped = false;
+  #spins = 0;
   #connections = 0;
   #refused = 0;
   #delivered = 0;
@@ -72,6 +76,7 @@ export class EchoWorld extends World {
       turn: 3,
       drainForNothing: some(2),
       late: some(1),
+      exhaust: random.chance(0.2) ? 1 : 0,
       stop: random.chance(0.5) ? 0.2 : 0,
     });
   }
@@ -121,6 +126,7 @@ export class EchoWorld extends World {
   resets(by: Endpoint): void {
     const peer = this.#byEndpoint.get(by.peer);
     if (peer === undefined || peer.socket !== undefined) return;
+    if (this.kernel.exhausted && this.#limits.stopBegan < Infinity) return;
     this.fail(`peer ${peer.end.id} is reset, and was never accepted`);
   }
 
@@ -148,6 +154,8 @@ export class EchoWorld extends World {
         return void (peer !== undefined && this.#cut(peer));
       case "break":
         return void (peer !== undefined && this.#break(peer));
+      case "exhaust":
+        return this.#exhaust();
       case "stop":
         return this.#stop();
       default:
@@ -190,8 +198,25 @@ export class EchoWorld extends World {
     peer.breaks = true;
   }
 
+  /** From now on nothing can be accepted; or it can again. */
+  #exhaust(): void {
+    const { kernel, random } = this;
+    if (kernel.exhausted && random.chance(0.95)) return;
+    kernel.exhausted = !kernel.exhausted;
+    this.trace.step(kernel.exhausted ? "no descriptor is left" : "there are descriptors again", 0);
+  }
+
+  /** Where accept(2) fails, Bun's loop spins for as long as it listens. */
+  #countSpin(): void {
+    const { bun, kernel } = this;
+    const spins = kernel.exhausted && bun.listeners.some(({ listening }) => listening.queue.length > 0);
+    this.#spins = spins ? this.#spins + 1 : 0;
+    if (this.#spins > MAX_SPINS) this.fail(`Bun's loop spins: ${this.#spins} timers in a row`);
+  }
+
   /** Bun asks the kernel before it looks at its timers: nothing waits longer than from one sweep to the next. */
   override beforeTimer(): void {
+    this.#countSpin();
     for (const listener of [...this.bun.listeners]) while (listener.accept());
     for (const socket of [...this.bun.sockets]) if (!socket.closed) socket.deliver();
   }
@@ -200,6 +225,7 @@ export class EchoWorld extends World {
     if (this.#limits.stopBegan < Infinity) return;
     this.trace.step("the server is stopped, within @ ms", 0, this.#stopTimeout * 1000);
     this.#limits.stopBegan = this.clock.now;
+    if (this.random.chance(0.5)) this.kernel.exhausted = false;
     void this.#server.stop(this.#stopTimeout).then(() => (this.#stopped = true));
   }
 
@@ -232,6 +258,7 @@ export class EchoWorld extends World {
     const waits = this.#peers.some(({ over, stubborn }) => !over && !stubborn);
     if (this.#stopped && this.bun.sockets.length === 0 && !waits) return true;
     this.kernel.shortWrites = 0;
+    this.kernel.exhausted = false;
     let happened = this.everythingHappens();
     let waiting = 0;
     for (const peer of this.#peers) {
@@ -244,7 +271,8 @@ export class EchoWorld extends World {
       if (peer.finish()) happened = true;
     }
     if (happened) return false;
-    if (this.#limits.stopBegan === Infinity) {
+    const pauses = this.bun.listeners.length === 0;
+    if (this.#limits.stopBegan === Infinity && !pauses) {
       if (waiting > 0) this.fail(`${waiting} peers wait, and nothing comes`);
       // Those that stay are given up by the idle timeout, where there is one, and otherwise by a stop.
       if (this.#idleTimeout === 0 || this.bun.sockets.length === 0) this.#stop();

@@ -264,6 +264,7 @@ export class FakeListener {
 
   /** Takes one connection out of the kernel's queue. @returns whether one was there */
   accept(): boolean {
+    if (this.#bun.kernel.exhausted) return false;
     const endpoint = this.listening.queue.shift();
     if (endpoint === undefined) return false;
     const { kernel } = this.#bun;

@@ -49,7 +49,7 @@ function systemCalls(current: () => Kernel) {
     return endpoint?.state === "established" && endpoint.error === "" ? endpoint.peer : undefined;
   };
   return {
-    socket: (family: number) => current().open(family),
+    socket: (family: number) => (current().exhausted ? failed("EMFILE") : current().open(family)),
     socketpair(family: number, _type: number, _proto: number, to: Pointer) {
       const pair = current().pair(0, 0);
       for (const i of [0, 1] as const) ints(to)[i] = current().open(family, pair[i]);
@@ -110,8 +110,11 @@ function systemCalls(current: () => Kernel) {
     fcntl(fd: number, command: number, from: number) {
       const open = current().at(fd);
       // Its flags, which make no difference here, or a second descriptor.
-      return command === F_GETFL || command === F_SETFL ? 0 : current().install(open, from);
+      if (command === F_GETFL || command === F_SETFL) return 0;
+      return current().exhausted ? failed("EMFILE") : current().install(open, from);
     },
+    /** Only asked whether a connection waits at a listening descriptor. */
+    poll: (polled: Pointer) => Math.min(1, current().at(ints(polled)[0]!).listening!.queue.length),
     ioctl(fd: number, request: number, to: Pointer) {
       const { endpoint } = current().at(fd);
       ints(to)[0] = (request === FIONREAD ? endpoint : endpoint?.peer)?.incoming.length ?? 0;

@@ -93,6 +93,8 @@ export class Kernel {
   /** Ends that wait for the other side's answer. */
   readonly connecting: Endpoint[] = [];
   errno = "";
+  /** No descriptor is left: EMFILE. */
+  exhausted = false;
   /** How often the kernel takes less than it could. */
   shortWrites = 0.1;
   /** Bytes that a new end can hold, at most. */

@@ -56,6 +56,8 @@ const AGAIN = names.get(constants.errno.EAGAIN);
 const [AF_INET, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC] = [2, 1, 0x800, 0x80000];
 const [SOL_SOCKET, SO_RCVBUF, SO_LINGER, SHUT_WR] = [1, 8, 13, 1];
 const MSG_NOSIGNAL = 0x4000;
+/** The last byte of a send is urgent. */
+export const MSG_OOB = 1;
 const POLLOUT = 4;
 /** As poll(2) wants it: the descriptor, then events and revents in the halves of a little-endian int. */
 const pollfd = new Int32Array(2);
@@ -91,10 +93,10 @@ export class RawPeer {
   }
 
   /** @returns how many bytes the kernel took, 0 when it has no room or the connection is over */
-  send(bytes: Uint8Array, offset = 0): number {
+  send(bytes: Uint8Array, offset = 0, flags = 0): number {
     const length = bytes.length - offset;
     if (length === 0 || this.#fd < 0) return 0;
-    const sent = c.send(this.#fd, ptr(bytes, offset), length, MSG_NOSIGNAL);
+    const sent = c.send(this.#fd, ptr(bytes, offset), length, MSG_NOSIGNAL | flags);
     if (sent < 0) this.#failed();
     else this.sent += sent;
     return Math.max(0, sent);

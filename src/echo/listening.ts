@@ -1,0 +1,220 @@
+/**
+ * The sockets that an echo server listens on: one for each address, all on the same port. It changes when listening
+ * sockets are set in another way.
+ */
+import { Acceptor } from "../net/acceptor.ts";
+import { addressText } from "../net/address.ts";
+import { connectionEvents, type Connection } from "../net/connection.ts";
+import {
+  IPPROTO_IPV6,
+  IPPROTO_TCP,
+  IPV6_V6ONLY,
+  SO_KEEPALIVE,
+  SO_OOBINLINE,
+  SO_REUSEADDR,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  TCP_KEEPCNT,
+  TCP_KEEPIDLE,
+  TCP_KEEPINTVL,
+} from "../net/constants.ts";
+import {
+  bindDescriptor,
+  closeDescriptor,
+  descriptorName,
+  listenDescriptor,
+  openDescriptor,
+  setOption,
+} from "../net/descriptor.ts";
+import { asOSError, osError, type OSError } from "../net/errors.ts";
+import { libc, setBacklog, setReceiveBuffer } from "../net/libc.ts";
+import type { Endpoint } from "./endpoint.ts";
+
+export interface ListeningOptions {
+  /** 0 picks one that is free on every address. */
+  port: number;
+  backlog?: number | undefined;
+  receiveBuffer?: number | undefined;
+  /** Seconds; 0 sends no probes. */
+  keepalive: number;
+  open: (socket: Bun.Socket<Connection>) => void;
+  failing?: ((error: OSError) => void) | undefined;
+}
+
+/** What Bun asks for where it listens by itself. */
+const DEFAULT_BACKLOG = 512;
+/** How many ports are tried, when the kernel may pick one, until one is free on every address. */
+const PORT_TRIES = 20;
+/**
+ * Probes that stay without an answer until the peer is given up. With a fifth of the time between two of them, that is
+ * after twice the time in all, and four packets in a row may be lost.
+ */
+const KEEPALIVE_PROBES = 5;
+
+/** A host's address that this machine does not have, or a family that its kernel does not have. */
+const isElsewhere = (error: unknown): boolean =>
+  ["EADDRNOTAVAIL", "EAFNOSUPPORT"].includes((error as OSError).code);
+
+export class Listening {
+  /** The addresses as a person reads them, without the port. */
+  readonly hosts: readonly string[];
+  readonly port: number;
+  readonly #sockets: readonly (Acceptor | PlainListener)[];
+
+  /**
+   * Listens on every address that this machine has; one at least.
+   * @throws OSError, where one of them cannot be had for another reason: a half of what was asked for is an error
+   */
+  constructor(endpoints: readonly Endpoint[], options: ListeningOptions) {
+    if (libc === undefined) {
+      const plain = new PlainListener(endpoints[0]!, options);
+      [this.#sockets, this.hosts, this.port] = [[plain], [plain.host], plain.port];
+      return;
+    }
+    const bound = bindAll(endpoints, options);
+    this.hosts = bound.map(({ host }) => host);
+    this.port = portOf(bound[0]!.fd);
+    const { backlog = DEFAULT_BACKLOG, open, failing } = options;
+    const socket = { ...connectionEvents, open };
+    const acceptors: Acceptor[] = [];
+    try {
+      for (const { fd } of bound) acceptors.push(new Acceptor(fd, { backlog, socket, failing }));
+    } catch (error) {
+      for (const acceptor of acceptors) acceptor.close();
+      for (const { fd } of bound.slice(acceptors.length)) closeDescriptor(fd);
+      throw error;
+    }
+    this.#sockets = acceptors;
+  }
+
+  /** "127.0.0.1:8101 and [::1]:8101" */
+  get address(): string {
+    return this.hosts.map((host) => addressText([host, this.port])).join(" and ");
+  }
+
+  /** Ends a pause in accepting, if there is room by now. */
+  hurry(): void {
+    for (const one of this.#sockets) one.hurry();
+  }
+
+  /** Frees the port, and resets who has not been accepted. */
+  close(): void {
+    for (const one of this.#sockets) one.close();
+  }
+}
+
+interface Bound {
+  host: string;
+  fd: number;
+}
+
+const portOf = (fd: number): number => (descriptorName(fd, "getsockname") as [string, number])[1];
+
+/** Descriptors that listen. @throws OSError, and none is left open */
+function bindAll(endpoints: readonly Endpoint[], options: ListeningOptions): Bound[] {
+  for (let tries = 1; ; tries++) {
+    const bound: Bound[] = [];
+    try {
+      bindEach(endpoints, options, bound);
+      return bound;
+    } catch (error) {
+      for (const { fd } of bound) closeDescriptor(fd);
+      // The port that the kernel picked on the first address is taken on another one.
+      const unlucky = options.port === 0 && (error as OSError).code === "EADDRINUSE" && tries < PORT_TRIES;
+      if (!unlucky) throw error;
+    }
+  }
+}
+
+function bindEach(endpoints: readonly Endpoint[], options: ListeningOptions, bound: Bound[]): void {
+  let missing: unknown;
+  for (const endpoint of endpoints) {
+    // "::" takes IPv4 as well.
+    if (endpoint.ip === "0.0.0.0" && bound.some(({ host }) => host === "::")) continue;
+    const port = bound.length === 0 ? options.port : portOf(bound[0]!.fd);
+    try {
+      bound.push({ host: endpoint.host, fd: bind(endpoint, port, options) });
+    } catch (error) {
+      if (!isElsewhere(error)) throw error;
+      missing = error;
+    }
+  }
+  if (bound.length === 0) throw missing;
+}
+
+/** @returns a descriptor that listens */
+function bind({ family, ip, scopeid, host }: Endpoint, port: number, options: ListeningOptions): number {
+  const { backlog, receiveBuffer, keepalive } = options;
+  const address = addressText([host, port]);
+  let fd = -1;
+  try {
+    fd = openDescriptor(family, SOCK_STREAM, 0);
+    tune(fd, keepalive);
+    if (receiveBuffer !== undefined) setReceiveBuffer(fd, receiveBuffer);
+    if (ip.includes(":")) setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    naming(address, () => {
+      bindDescriptor(fd, family, ip.includes(":") ? [ip, port, 0, scopeid] : [ip, port]);
+      listenDescriptor(fd, DEFAULT_BACKLOG);
+    });
+    if (backlog !== undefined) setBacklog(fd, backlog);
+    return fd;
+  } catch (error) {
+    if (fd >= 0) closeDescriptor(fd);
+    throw error;
+  }
+}
+
+/** Whether bind(2) or listen(2) finds a port taken is the kernel's matter: what cannot be done is to listen. */
+function naming(address: string, call: () => void): void {
+  try {
+    call();
+  } catch (cause) {
+    throw osError({ code: (cause as OSError).code, syscall: "listen", address, cause });
+  }
+}
+
+/** All of it is inherited by what is accepted (on Linux, socket(7) and tcp(7); test/runtime). */
+function tune(fd: number, keepalive: number): void {
+  // A server that has just stopped leaves connections in TIME_WAIT, which would keep the port.
+  setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  // Urgent data stays in its place in the stream: otherwise the kernel takes a byte out of it.
+  setOption(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+  if (keepalive === 0) return;
+  // TCP_USER_TIMEOUT would also bound how long sent bytes stay without an acknowledgement. It ends a peer that is
+  // there and does not read, too (tcp(7), RFC 5482): that one is waited for.
+  setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, Math.max(1, Math.floor(keepalive / KEEPALIVE_PROBES)));
+  setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+}
+
+/** Where there is no C library for bun:ffi: Bun's own listener on one address, of which nothing can be set. */
+class PlainListener {
+  readonly host: string;
+  readonly port: number;
+  readonly #listener: Bun.TCPSocketListener<Connection>;
+
+  constructor({ host }: Endpoint, { port, keepalive, open, backlog, receiveBuffer }: ListeningOptions) {
+    if (backlog !== undefined || receiveBuffer !== undefined) {
+      const reason = "this platform has no C library that could set the backlog or the receive buffer";
+      throw osError({ code: "ENOSYS", syscall: "listen", reason });
+    }
+    const opened = (socket: Bun.Socket<Connection>): void => {
+      if (keepalive > 0) socket.setKeepAlive(true, keepalive * 1000);
+      open(socket);
+    };
+    const socket = { ...connectionEvents, open: opened };
+    try {
+      this.#listener = Bun.listen<Connection>({ hostname: host, port, allowHalfOpen: true, socket });
+    } catch (error) {
+      throw asOSError(error, "listen", addressText([host, port]));
+    }
+    [this.host, this.port] = [host, this.#listener.port];
+  }
+
+  hurry(): void {}
+
+  close(): void {
+    this.#listener.stop(false);
+  }
+}

@@ -1,0 +1,162 @@
+/**
+ * Accepting from a listening descriptor, through Bun, with a rest whenever accept(2) fails. It changes when what to do
+ * about a failing accept changes.
+ *
+ * Where accept(2) fails for want of a descriptor, a buffer or memory, Bun tries again at once and for ever: that takes
+ * a whole core, and nobody hears of it. So the listening descriptor stays ours, and Bun listens on a copy. While
+ * connections wait and Bun accepts none, the copy is closed, and after a pause Bun gets another one. The kernel's queue
+ * belongs to what both descriptors refer to: who waits in it goes on waiting, and is served when there is room.
+ */
+import { addressText } from "./address.ts";
+import type { Connection } from "./connection.ts";
+import { AF_INET, SOCK_STREAM } from "./constants.ts";
+import {
+  closeDescriptor,
+  descriptorName,
+  duplicateDescriptor,
+  listenDescriptor,
+  openDescriptor,
+} from "./descriptor.ts";
+import { asOSError, osError, type OSError } from "./errors.ts";
+import { readable } from "./libc.ts";
+import type { TLS } from "./stream.ts";
+
+/** How often it looks whether connections wait that Bun does not accept: a wake-up and one poll(2). */
+const LOOK_MS = 500;
+/** Between a look that finds one and the next: a turn of the event loop, in which Bun accepts what it can. */
+const LOOK_AGAIN_MS = 1;
+const FIRST_PAUSE_MS = 10;
+const MAX_PAUSE_MS = 1_000;
+
+export interface AcceptOptions {
+  backlog: number;
+  /** Bun's handlers; `open` is called for each accepted connection. */
+  socket: Bun.SocketHandler<Connection> & { open(socket: Bun.Socket<Connection>): void };
+  tls?: TLS | undefined;
+  /** Called once when accepting fails, and again only after it has worked for a while. */
+  failing?: ((error: OSError) => void) | undefined;
+}
+
+export class Acceptor {
+  readonly #fd: number;
+  readonly #options: object;
+  readonly #failing: ((error: OSError) => void) | undefined;
+  #backlog: number;
+  /** Undefined during a pause. */
+  #listener: Bun.TCPSocketListener<Connection> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #accepted = 0;
+  #acceptedBefore = 0;
+  /** The last look found connections that wait, and none accepted. */
+  #suspicious = false;
+  #nextLook = LOOK_MS;
+  #nextPause = FIRST_PAUSE_MS;
+  #reported = false;
+
+  /**
+   * @param fd bound; it is the acceptor's from now on, and closed by close()
+   * @throws OSError; then the descriptor is still the caller's
+   */
+  constructor(fd: number, { backlog, socket, tls, failing }: AcceptOptions) {
+    this.#fd = fd;
+    this.#backlog = backlog;
+    this.#failing = failing;
+    const open = (accepted: Bun.Socket<Connection>): void => {
+      this.#accepted++;
+      socket.open(accepted);
+    };
+    this.#options = {
+      // Without it, Bun closes the socket at the peer's FIN, and what is still held is lost.
+      allowHalfOpen: true,
+      socket: { ...socket, open },
+      ...(tls !== undefined && { tls }),
+    };
+    this.#accept();
+  }
+
+  /** listen(2) once more, with another backlog. @throws OSError */
+  setBacklog(backlog: number): void {
+    listenDescriptor(this.#fd, backlog);
+    this.#backlog = backlog;
+  }
+
+  /** Ends a pause, if there is room by now: the next turn of the event loop accepts who waits. */
+  hurry(): void {
+    if (this.#listener === undefined) this.#resume();
+  }
+
+  /** Frees the port, and resets who waits in the kernel's queue. */
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#listener?.stop(false);
+    closeDescriptor(this.#fd);
+  }
+
+  /** @throws OSError where there is no room for a copy and one connection */
+  #accept(): void {
+    const copy = duplicateDescriptor(this.#fd, 0);
+    try {
+      closeDescriptor(openDescriptor(AF_INET, SOCK_STREAM, 0));
+      const options = { ...this.#options, fd: copy };
+      this.#listener = Bun.listen(options as unknown as Bun.TCPSocketListenOptions<Connection>);
+    } catch (error) {
+      closeDescriptor(copy);
+      throw asOSError(error, "listen");
+    }
+    // Bun has called listen(2) with a backlog of its own.
+    listenDescriptor(this.#fd, this.#backlog);
+    this.#suspicious = false;
+    this.#lookIn(this.#nextLook);
+  }
+
+  #lookIn(ms: number): void {
+    this.#nextLook = ms;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#look(), ms).unref();
+  }
+
+  #look(): void {
+    const stands = this.#accepted === this.#acceptedBefore && readable(this.#fd);
+    this.#acceptedBefore = this.#accepted;
+    if (stands && this.#suspicious) return this.#pause();
+    this.#suspicious = stands;
+    if (stands) return this.#lookIn(LOOK_AGAIN_MS);
+    if (this.#nextLook === LOOK_MS) {
+      this.#nextPause = FIRST_PAUSE_MS;
+      this.#reported = false;
+    }
+    this.#lookIn(Math.min(2 * this.#nextLook, LOOK_MS));
+  }
+
+  #pause(): void {
+    this.#listener?.stop(false);
+    this.#listener = undefined;
+    // The first time, the loop may only have been busy with others.
+    if (this.#nextPause > FIRST_PAUSE_MS) this.#report("ENOBUFS");
+    this.#wait();
+  }
+
+  /** Not unref'd: without Bun's listener nothing else may keep the process alive. */
+  #wait(): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#resume(), this.#nextPause);
+    this.#nextPause = Math.min(2 * this.#nextPause, MAX_PAUSE_MS);
+  }
+
+  #resume(): void {
+    this.#nextLook = LOOK_AGAIN_MS;
+    try {
+      this.#accept();
+    } catch (error) {
+      this.#report((error as OSError).code, error);
+      this.#wait();
+    }
+  }
+
+  #report(code: string, cause?: unknown): void {
+    if (this.#reported) return;
+    this.#reported = true;
+    const address = addressText(descriptorName(this.#fd, "getsockname"));
+    this.#failing?.(osError({ code, syscall: "accept", address, cause }));
+  }
+}
