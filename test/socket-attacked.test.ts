@@ -300,6 +300,18 @@ describe("a buffer that is transferred away", () => {
     expect((await a.recv(2)).toString() + (await a.recv(9)).toString()).toBe("hello");
   });
 
+  test("while recv_into waits: a shutdown of reading forgets what it had taken, as all that came", async () => {
+    const [a, b] = socket.socketpair();
+    (kept(a), kept(b));
+    const buffer = new Uint8Array(10);
+    const receiving = failure(() => a.recv_into(buffer));
+    buffer.buffer.transfer();
+    await b.sendall(bytes("hello"));
+    expect(await receiving).toBeInstanceOf(TypeError);
+    a.shutdown(socket.SHUT_RD);
+    expect((await a.recv(9)).length).toBe(0);
+  });
+
   test("while sendall waits is a TypeError, and nothing else is sent", async () => {
     const [a, b] = socket.socketpair();
     (kept(a), kept(b));

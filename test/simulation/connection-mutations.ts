@@ -244,4 +244,25 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
     text: "const taken = sent > 0 ? sent : 0;",
     becomes: "const taken = 0;",
   },
+  {
+    breaks: "a send that failed leaves the connection writable",
+    file: "net/connection.ts",
+    text: '      this.#sending = "shut";\n      return -1;',
+    becomes: "      return -1;",
+    test: "test/unit/core/connection-ends.test.ts",
+  },
+  {
+    breaks: "drop() counts nothing",
+    file: "net/connection.ts",
+    text: "this.dropped += ring.held;",
+    becomes: "",
+    test: "test/unit/core/connection-ends.test.ts",
+  },
+  {
+    breaks: "after shutdown and drop, the peer's FIN does not close",
+    file: "net/connection.ts",
+    text: 'if (this.#sending === "shut" && !wanted) return this.close();',
+    becomes: "",
+    test: "test/unit/core/connection-ends.test.ts",
+  },
 ];

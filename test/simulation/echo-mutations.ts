@@ -203,4 +203,32 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
     text: "this.quietMs = moved === this.#movedBefore ? this.quietMs + ms : 0;",
     becomes: "this.quietMs += ms;",
   },
+  {
+    breaks: "the tutorial never rests",
+    file: "echo/reply.ts",
+    text: "if (units >= UNITS_PER_VISIT || budget.exhausted) return connection.rest();",
+    becomes: "",
+    test: "test/unit/core/turn-budget.test.ts",
+  },
+  {
+    breaks: "a visit to a tutorial's connection has no bound",
+    file: "echo/reply.ts",
+    text: "units += cost;",
+    becomes: "",
+    test: "test/unit/core/turn-budget.test.ts",
+  },
+  {
+    breaks: "a stop gives its peers no time after it was suspended",
+    file: "echo/drain.ts",
+    text: "servedMs(wall - this.#wallMs, cpu - this.#cpuMs);",
+    becomes: "wall - this.#wallMs;",
+    test: "test/program/suspended.test.ts",
+  },
+  {
+    breaks: "dropped bytes are no movement",
+    file: "echo/activity.ts",
+    text: "const moved = received + sent + dropped;",
+    becomes: "const moved = received + sent;",
+    test: "test/unit/echo/activity.test.ts",
+  },
 ];

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { replyNamed } from "../../../src/echo/reply.ts";
+import { replyNamed, type ReplyName } from "../../../src/echo/reply.ts";
 import { Connection, type ConnectionUser } from "../../../src/net/connection.ts";
 import { RingPool } from "../../../src/net/ring-buffer.ts";
 import { TurnBudget } from "../../../src/net/turn-budget.ts";
@@ -7,11 +7,11 @@ import { FakeSocket } from "../../support/fake-socket.ts";
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** Connections of one server, which write `recvSize` bytes at a time. */
-function connections(count: number, recvSize: number) {
+/** Connections of one server, which write `recvSize` bytes at a time, or answer so many. */
+function connections(count: number, recvSize: number, reply: ReplyName = "raw") {
   const budget = new TurnBudget();
   const rings = new RingPool(1 << 20);
-  const user: ConnectionUser = { ...replyNamed("raw", recvSize), ended() {}, closed() {} };
+  const user: ConnectionUser = { ...replyNamed(reply, recvSize), ended() {}, closed() {} };
   return Array.from({ length: count }, () => {
     const socket = new FakeSocket();
     return { socket, connection: new Connection(socket, user, rings, budget) };
@@ -94,5 +94,34 @@ describe("the budget of a turn", () => {
     const before = first!.socket.calls.length;
     while (second!.socket.bytes.length < 100) await nextTurn();
     expect(first!.socket.calls.length).toBe(before);
+  });
+});
+
+describe("the tutorial's replies", () => {
+  const answered = (all: { connection: Connection }[]): number[] =>
+    all.map(({ connection }) => connection.copied);
+  const total = (all: { connection: Connection }[]): number => answered(all).reduce((a, b) => a + b, 0);
+  /** 1024 units of 16 replies, and a visit more. */
+  const REPLIES_PER_TURN = (1024 + 17) * 16;
+
+  test("are bounded in a turn over all connections, and all of them go out", async () => {
+    const all = connections(100, 1, "tutorial");
+    for (const { connection } of all) connection.onData(Buffer.alloc(1000));
+    expect(total(all)).toBeLessThanOrEqual(2 * REPLIES_PER_TURN);
+    for (let before = total(all); before < 100_000; before = total(all)) {
+      await nextTurn();
+      expect(total(all) - before).toBeLessThanOrEqual(REPLIES_PER_TURN);
+    }
+    expect(all.every(({ socket }) => socket.bytes.length === 6 * 1000)).toBe(true);
+  });
+
+  test("are dealt out round robin: one connection with a large chunk takes no turn for itself", async () => {
+    const all = connections(10, 1, "tutorial");
+    for (const { connection } of all) connection.onData(Buffer.alloc(20_000));
+    for (let turn = 0; turn < 5; turn++) {
+      const counts = answered(all);
+      expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(2 * 256);
+      await nextTurn();
+    }
   });
 });

@@ -1,0 +1,93 @@
+import { describe, expect, test } from "bun:test";
+import { Connection } from "../../../src/net/connection.ts";
+import { RingPool } from "../../../src/net/ring-buffer.ts";
+import { TurnBudget } from "../../../src/net/turn-budget.ts";
+import { FakeSocket } from "../../support/fake-socket.ts";
+
+/** A connection whose user holds what comes, as the library does, and what its user saw. */
+function holding(socket: FakeSocket) {
+  const seen: string[] = [];
+  const user = {
+    received(connection: Connection, chunk: Uint8Array): void {
+      seen.push(`received ${chunk.length}`);
+      connection.hold(chunk);
+    },
+    drained: (): void => void seen.push("drained"),
+    ended: (): void => void seen.push("ended"),
+    closed: (_: Connection, error: unknown): void => void seen.push(`closed ${String(error)}`),
+  };
+  return { connection: new Connection(socket, user, new RingPool(1000), new TurnBudget()), seen };
+}
+
+test("a send that failed ends writing, and reading goes on", () => {
+  const socket = new FakeSocket();
+  const { connection, seen } = holding(socket);
+  socket.broken = true;
+  expect(connection.send(Buffer.from("abc"), 0)).toBe(-1);
+  expect(connection).toMatchObject({ writable: false, closed: false, sent: 0 });
+  expect(connection.send(Buffer.from("abc"), 0)).toBe(-1);
+  connection.shutdown();
+  expect(socket.calls).toEqual(["write 3 -> -1"]);
+  connection.onData(Buffer.from("last words"));
+  expect(connection.take(100)).toEqual(Buffer.from("last words"));
+  connection.onEnd();
+  expect(seen).toEqual(["received 10", "ended"]);
+});
+
+describe("drop", () => {
+  test("counts what was held, and what comes later", () => {
+    const { connection, seen } = holding(new FakeSocket());
+    connection.onData(Buffer.alloc(30));
+    connection.take(10);
+    expect(connection.complete).toBe(false);
+    connection.drop();
+    expect(connection).toMatchObject({ received: 30, held: 0, dropped: 20, complete: false });
+    connection.onData(Buffer.alloc(5));
+    expect(connection).toMatchObject({ received: 30, held: 0, dropped: 25 });
+    expect(seen).toEqual(["received 30"]);
+  });
+
+  test("after our FIN, leaves nothing to wait for: the peer's FIN closes", () => {
+    const socket = new FakeSocket();
+    const { connection, seen } = holding(socket);
+    connection.shutdown();
+    connection.drop();
+    connection.onEnd();
+    expect(socket.calls).toEqual(["shutdown", "end"]);
+    expect(seen).toEqual(["closed undefined"]);
+  });
+});
+
+describe("shutdown", () => {
+  test("ends writing, once", () => {
+    const socket = new FakeSocket();
+    const { connection } = holding(socket);
+    connection.shutdown();
+    connection.shutdown();
+    expect(connection).toMatchObject({ writable: false, lingering: true });
+    expect(() => connection.write(Buffer.from("abc"))).toThrow("our FIN is");
+    expect(socket.calls).toEqual(["shutdown"]);
+  });
+
+  test("while a piece waits is refused: the FIN would overtake it", () => {
+    const socket = new FakeSocket(1);
+    const { connection } = holding(socket);
+    connection.write(Buffer.from("abc"));
+    expect(() => connection.shutdown()).toThrow("a piece is not out yet");
+    expect(connection.send(Buffer.from("d"), 0)).toBe(0);
+    socket.room = Infinity;
+    connection.onDrain();
+    connection.shutdown();
+    expect(socket.bytes.toString()).toBe("abc");
+    expect(socket.shutDown).toBe(true);
+  });
+});
+
+test("a chunk that comes after the close reaches nobody and counts nowhere", () => {
+  const { connection, seen } = holding(new FakeSocket());
+  connection.close();
+  connection.onData(Buffer.alloc(3));
+  connection.onEnd();
+  expect(connection).toMatchObject({ received: 0, held: 0, dropped: 0 });
+  expect(seen).toEqual(["closed undefined"]);
+});
