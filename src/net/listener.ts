@@ -12,6 +12,11 @@ import { abortReason, Alarm, Waiter } from "./waiter.ts";
 
 /** A client that does not finish its TLS handshake in this time is reset. */
 const HANDSHAKE_MS = 10_000;
+/**
+ * How many clients may be in their TLS handshake: far more than a backlog, since who says nothing must not keep the
+ * others out. The oldest gives way, which has had the longest time. At most a quarter of the process's descriptors.
+ */
+const MAX_HANDSHAKES = 1024;
 /** How many accept() calls may wait on one listener. */
 const MAX_ACCEPTS = 1024;
 
@@ -21,7 +26,7 @@ export class Listener {
   readonly #listener: ListeningSocket;
   #backlog = 1;
   readonly #queue: Stream[] = [];
-  /** Connections in their TLS handshake: they take a place in the queue, too. */
+  /** Connections in their TLS handshake, the oldest first: they wait for nobody's accept(). */
   readonly #shaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
   #accepts: Waiter<Stream>[] = [];
   #closed = false;
@@ -30,6 +35,7 @@ export class Listener {
    * loop takes a core for itself.
    */
   readonly #limit = (descriptorLimit() ?? Infinity) - SPARE_DESCRIPTORS;
+  readonly #maxHandshakes = Math.max(1, Math.min(MAX_HANDSHAKES, Math.floor(this.#limit / 4)));
 
   /**
    * @param fd bound (a TCP one that is not gets a port from the kernel)
@@ -99,8 +105,11 @@ export class Listener {
   }
 
   #full({ fd = -1 }: Bun.Socket<Connection> & { readonly fd?: number }): boolean {
-    if (fd >= this.#limit) return true;
-    return this.#closed || this.#queue.length + this.#shaking.size >= this.#backlog + this.#pendingAccepts;
+    return fd >= this.#limit || this.#closed || this.#queueFull;
+  }
+
+  get #queueFull(): boolean {
+    return this.#queue.length >= this.#backlog + this.#pendingAccepts;
   }
 
   get #pendingAccepts(): number {
@@ -136,11 +145,13 @@ export class Listener {
         const alarm = new Alarm(() => stream.abort());
         alarm.set(HANDSHAKE_MS);
         shaking.set(socket, { stream, alarm });
+        if (shaking.size > this.#maxHandshakes)
+          for (const [, oldest] of shaking) return oldest.stream.abort();
       },
       handshake: (socket: Bun.Socket<Connection>, success: boolean): void => {
         const stream = done(socket);
         // A client that fails its handshake is no connection that anybody could accept.
-        if (!success || this.#closed) stream?.abort();
+        if (!success || this.#closed || this.#queueFull) stream?.abort();
         else if (stream !== undefined) this.#give(stream);
       },
       close: (socket: Bun.Socket<Connection>, error?: Error): void => {

@@ -37,7 +37,7 @@ import { closedError, OSError, osError, textOf, wouldBlock } from "./errors.ts";
 import { Listener } from "./listener.ts";
 import { adoptStream } from "./open-stream.ts";
 import { OwnDescriptor } from "./own-descriptor.ts";
-import type { Stream, TLS } from "./stream.ts";
+import { copyOf, pinsMuch, type Stream, type TLS } from "./stream.ts";
 import { within } from "./waiter.ts";
 
 /** The most that one `for await` step gives. */
@@ -258,7 +258,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
     }
     this.#check(call);
     const [bytes, address] = await this.#datagram.recv(this.#timeout, signal);
-    return [bytes.subarray(0, bufsize), address as Address<F>];
+    const wanted = bytes.length > bufsize ? bytes.subarray(0, bufsize) : bytes;
+    return [pinsMuch(wanted) ? copyOf(wanted) : wanted, address as Address<F>];
   }
 
   /** recv() and the sender's address; null on a stream. */
@@ -316,9 +317,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (this.#datagram === undefined) {
       return [await this.#connected(call).recvInto(target, this.#timeout, signal), null];
     }
-    const [bytes, address] = await this.#receive(call, most, signal);
-    target.set(bytes);
-    return [bytes.length, address];
+    this.#check(call);
+    return (await this.#datagram.recvInto(target, this.#timeout, signal)) as [number, Address<F>];
   }
 
   // Writing.
@@ -384,6 +384,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
       throw osError({ code, syscall: "sendto", address: addressText(address) });
     }
     const to = await within("sendto", literalAddress(this.family, address), this.#timeout || null, signal);
+    // It may have been closed or detached while the name was looked up: then the number is another's.
+    this.#check("sendto");
     return this.#datagram.send(bytes, to, this.#timeout, signal);
   }
 
@@ -442,6 +444,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
     }
     if (stream === undefined && this.#listener === undefined && !this.#datagram?.adopted) {
       this.#closed = true;
+      this.#datagram?.release();
+      this.#own.fd = -1;
       return fd;
     }
     // Bun closes what it has adopted: a second descriptor keeps the socket open, and gets the number back.
