@@ -118,8 +118,8 @@ export class Stream implements ConnectionUser {
   }
 
   /**
-   * Fills the buffer from its start with what is there, one byte at least. The bytes are copied when they come, not in a
-   * later microtask: by then another call could have what follows, or the buffer be gone.
+   * Fills the buffer from its start with what is there, one byte at least. No microtask lies between taking bytes and
+   * copying them: in it another call could take what follows, or the buffer be transferred away with them.
    * @returns the count; 0 at the end
    */
   recvInto(buffer: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<number> {
@@ -127,9 +127,19 @@ export class Stream implements ConnectionUser {
     if (this.#reader.waiting || this.#turning) return Promise.reject(busyError("recv"));
     const size = buffer.length;
     if (size === 0) return Promise.resolve(0);
-    const count = this.#fill(buffer, size);
-    if (count > 0) return Promise.resolve(count);
+    if (this.readable) return this.#fillSoon(size, buffer, signal);
     return this.#wait(size, buffer, timeout, signal) as Promise<number>;
+  }
+
+  /** What is there is copied in the caller's next microtask; until then the reading side is this call's. */
+  async #fillSoon(size: number, buffer: Uint8Array, signal: AbortSignal | undefined): Promise<number> {
+    this.#turning = true;
+    await DONE;
+    if (signal?.aborted) {
+      this.#turning = false;
+      throw abortReason(signal);
+    }
+    return this.#nowOrNever(size, buffer) as number;
   }
 
   /** Nothing is there yet. */
