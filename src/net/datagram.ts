@@ -13,7 +13,7 @@ import {
   SOL_SOCKET,
   type AddressFamily,
 } from "./constants.ts";
-import { closeDescriptor, getOption, setOption } from "./descriptor.ts";
+import { closeDescriptor, getOption, setOption, withFlags } from "./descriptor.ts";
 import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
 import { lastError, requireLibc } from "./libc.ts";
 import { checkBuffer, turn } from "./stream.ts";
@@ -183,7 +183,9 @@ export class DatagramSocket {
       },
     };
     const reuse = getOption(this.#fd, SOL_SOCKET, SO_REUSEADDR, 4);
-    const opened = Bun.udpSocket(options as unknown as Bun.udp.SocketOptions<"buffer">);
+    const opened = withFlags(this.#fd, () =>
+      Bun.udpSocket(options as unknown as Bun.udp.SocketOptions<"buffer">),
+    );
     // With a descriptor it is there at once.
     const socket = Bun.peek(opened);
     if (socket instanceof Promise) {

@@ -4,7 +4,7 @@
  * bound is kept here: what comes beyond it is reset.
  */
 import { connectionEvents, type Connection } from "./connection.ts";
-import { descriptorName } from "./descriptor.ts";
+import { acceptedFrom, noDelay, setNoDelay } from "./descriptor.ts";
 import { asOSError, closedError, osError, wouldBlock } from "./errors.ts";
 import { descriptorLimit, fail, requireLibc, SPARE_DESCRIPTORS } from "./libc.ts";
 import { Stream, turn, type TLS } from "./stream.ts";
@@ -18,12 +18,14 @@ const HANDSHAKE_MS = 10_000;
  */
 const MAX_HANDSHAKES = 1024;
 /** How many accept() calls may wait on one listener. */
-const MAX_ACCEPTS = 1024;
+export const MAX_ACCEPTS = 1024;
 
 type ListeningSocket = Bun.TCPSocketListener<Connection>;
 
 export class Listener {
   readonly #listener: ListeningSocket;
+  readonly #fd: number;
+  #noDelay: number | undefined;
   #backlog = 1;
   readonly #queue: Stream[] = [];
   /** Connections in their TLS handshake, the oldest first: they wait for nobody's accept(). */
@@ -58,7 +60,14 @@ export class Listener {
     } catch (error) {
       throw asOSError(error, "listen");
     }
+    this.#fd = fd;
     this.setBacklog(fd, backlog);
+    this.optionsChanged();
+  }
+
+  /** What is accepted inherits them from the kernel, but for TCP_NODELAY, which Bun sets. */
+  optionsChanged(): void {
+    this.#noDelay = noDelay(this.#fd);
   }
 
   /** listen() again, with another bound: what waits already stays. @throws OSError */
@@ -123,7 +132,7 @@ export class Listener {
       ...connectionEvents,
       open: (socket: Bun.Socket<Connection>): void => {
         if (this.#full(socket)) socket.terminate();
-        else this.#give(named(new Stream(socket, true)));
+        else this.#give(this.#named(new Stream(socket, true)));
       },
     };
   }
@@ -141,7 +150,7 @@ export class Listener {
       ...connectionEvents,
       open: (socket: Bun.Socket<Connection>): void => {
         if (this.#full(socket)) return void socket.terminate();
-        const stream = named(new Stream(socket, false));
+        const stream = this.#named(new Stream(socket, false));
         const alarm = new Alarm(() => stream.abort());
         alarm.set(HANDSHAKE_MS);
         shaking.set(socket, { stream, alarm });
@@ -167,14 +176,15 @@ export class Listener {
     }
     this.#queue.push(stream);
   }
-}
 
-/** The peer's address is asked for at once: when it has reset, the kernel does not know it any more. */
-function named(stream: Stream): Stream {
-  try {
-    stream.peer = descriptorName(stream.fd, "getpeername");
-  } catch {
-    // It has reset already. accept() still gives the connection, whose recv tells the reset.
+  /** The peer's address is asked for at once: when it has reset, getpeername(2) does not know it any more. */
+  #named(stream: Stream): Stream {
+    if (this.#noDelay === 0) setNoDelay(stream.fd, 0);
+    try {
+      stream.peer = acceptedFrom(stream.fd);
+    } catch {
+      // It has reset, and this platform does not tell. accept() still gives the connection, whose recv tells the reset.
+    }
+    return stream;
   }
-  return stream;
 }

@@ -31,9 +31,9 @@ import {
   lingerTime,
   listenDescriptor,
   openDescriptor,
-  setNonBlocking,
 } from "./descriptor.ts";
 import { closedError, OSError, osError, textOf, wouldBlock } from "./errors.ts";
+import { GuestListener } from "./guest-listener.ts";
 import { Listener } from "./listener.ts";
 import { adoptStream } from "./open-stream.ts";
 import { OwnDescriptor } from "./own-descriptor.ts";
@@ -62,7 +62,9 @@ export class Socket<F extends AddressFamily = AF_INET> {
 
   readonly #own: OwnDescriptor;
   #stream: Stream | undefined;
-  #listener: Listener | undefined;
+  #listener: Listener | GuestListener | undefined;
+  /** Its descriptor was given, and others may share what it stands for. */
+  #guest = false;
   #datagram: DatagramSocket | undefined;
   #closed = false;
   /** Milliseconds, as the calls below take it. */
@@ -92,12 +94,12 @@ export class Socket<F extends AddressFamily = AF_INET> {
   }
 
   #adopt(fd: number, given: boolean): void {
-    if (given) setNonBlocking(fd);
     if (this.type === SOCK_DGRAM) {
       this.#datagram = new DatagramSocket(fd, this.family);
       return;
     }
     if (!given) return;
+    this.#guest = process.platform === "linux";
     // It may be connected.
     try {
       descriptorName(fd, "getpeername");
@@ -109,7 +111,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     this.#own.fd = -1;
   }
 
-  /** The descriptor's number; -1 when the socket is closed, or its connection has ended in both directions. */
+  /** The descriptor's number; -1 when the socket is closed. */
   fileno(): number {
     if (this.#closed) return -1;
     return this.#stream === undefined ? this.#own.fd : this.#stream.fd;
@@ -158,7 +160,9 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (this.#listener === undefined) {
       // The kernel goes first: Bun would close the descriptor of a socket that cannot listen.
       listenDescriptor(this.#own.fd, most);
-      this.#listener = new Listener(this.#own.fd, most, this.#tls);
+      this.#listener = this.#guest
+        ? new GuestListener(this.#own.fd)
+        : new Listener(this.#own.fd, most, this.#tls);
     } else this.#listener.setBacklog(this.#own.fd, most);
     return this as unknown as ListeningSocket<F>;
   }
@@ -173,7 +177,10 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (this.#datagram !== undefined) throw osError({ code: "EOPNOTSUPP", syscall: "accept" });
     // A descriptor that was given may listen already.
     if (this.#listener === undefined && this.#own.fd >= 0 && this.#stream === undefined) {
-      if (this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) this.listen();
+      if (this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) {
+        if (this.#guest) this.#listener = new GuestListener(this.#own.fd);
+        else this.listen();
+      }
     }
     if (this.#listener === undefined) {
       throw osError({
@@ -442,9 +449,11 @@ export class Socket<F extends AddressFamily = AF_INET> {
       const reason = `${what} wait here that would be lost: ${call} them first`;
       throw osError({ code: "EBUSY", syscall: "detach", reason });
     }
-    if (stream === undefined && this.#listener === undefined && !this.#datagram?.adopted) {
+    const guest = this.#listener instanceof GuestListener ? this.#listener : undefined;
+    if (stream === undefined && guest === this.#listener && !this.#datagram?.adopted) {
       this.#closed = true;
       this.#datagram?.release();
+      guest?.release();
       this.#own.fd = -1;
       return fd;
     }
@@ -486,6 +495,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
       typeof plain === "number" ? checkInt(plain, "setsockopt") : bytesOf(plain, "setsockopt").slice();
     this.#own.set(this.fileno(), level, optname, raw);
     if (level === k.SOL_SOCKET && optname === k.SO_RCVBUF) this.#datagram?.resize();
+    this.#listener?.optionsChanged();
   }
 
   /**

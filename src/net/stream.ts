@@ -6,7 +6,8 @@
 import type { AnyAddress } from "./address.ts";
 import { Connection, type ConnectionUser } from "./connection.ts";
 import { SO_LINGER, SOL_SOCKET } from "./constants.ts";
-import { lingerTime, setOption } from "./descriptor.ts";
+import { closeDescriptor, duplicateDescriptor, lingerTime, setOption } from "./descriptor.ts";
+import { libc } from "./libc.ts";
 import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
 import { RingPool } from "./ring-buffer.ts";
 import { streamSocket } from "./stream-socket.ts";
@@ -69,6 +70,8 @@ export class Stream implements ConnectionUser {
   /** Told once, to the next recv. */
   #error: OSError | undefined;
   #finWanted = false;
+  /** A duplicate of Bun's descriptor, from shutdown() to close(); otherwise -1. */
+  #second = -1;
   #closing: Alarm | undefined;
   #sentAtAlarm = 0;
   readonly #gone = Promise.withResolvers<void>();
@@ -88,9 +91,9 @@ export class Stream implements ConnectionUser {
     socket.data = this.#connection;
   }
 
-  /** -1 once the connection is gone. */
+  /** -1 once the connection is gone, unless it has ended by both FINs and close() has not been called. */
   get fd(): number {
-    return this.#connection.closed ? -1 : (this.#socket.fd ?? -1);
+    return this.#connection.closed ? this.#second : (this.#socket.fd ?? -1);
   }
 
   /** Settles when the descriptor is gone. */
@@ -314,7 +317,29 @@ export class Stream implements ConnectionUser {
   shutdownWrite(): void {
     if (this.#finWanted) return;
     this.#finWanted = true;
+    this.#keepDescriptor();
     if (!this.owing) this.#sendFin();
+  }
+
+  /**
+   * Bun closes its descriptor when both FINs are through; names and options are asked for until close(). Without a
+   * descriptor that is free, they end with the connection.
+   */
+  #keepDescriptor(): void {
+    if (this.#closing !== undefined || this.#connection.closed || libc === undefined) return;
+    try {
+      this.#second = duplicateDescriptor(this.fd, 0);
+      forgotten.register(this, this.#second, this);
+    } catch {
+      this.#second = -1;
+    }
+  }
+
+  #closeSecond(): void {
+    if (this.#second < 0) return;
+    forgotten.unregister(this);
+    closeDescriptor(this.#second);
+    this.#second = -1;
   }
 
   /** A connection that is full takes a FIN only when it drains: the kernel could not send it earlier either. */
@@ -331,6 +356,7 @@ export class Stream implements ConnectionUser {
     if (this.#closing !== undefined) return;
     // The kernel's way to linger would stop the whole process when the descriptor is closed; ours goes on beside it.
     if (lingerTime(this.fd) !== undefined) setOption(this.fd, SOL_SOCKET, SO_LINGER, new Uint8Array(8));
+    this.#closeSecond();
     this.#closing = new Alarm(() => this.#closeNow());
     this.#endReading();
     if (this.#connection.closed) return;
@@ -369,12 +395,14 @@ export class Stream implements ConnectionUser {
     this.#endReading();
     this.#rejectWriters(closedError);
     this.#connection.close();
+    this.#closeSecond();
   }
 
   /** Ends with a reset. */
   abort(): void {
     this.#endReading();
     this.#connection.abort(closedError("recv"));
+    this.#closeSecond();
   }
 
   // What the connection tells.
@@ -459,6 +487,9 @@ export function checkBuffer(buffer: Uint8Array, size: number): void {
   if (buffer.length >= size) return;
   throw new TypeError("recv_into: the buffer was transferred or made smaller while the call waited");
 }
+
+/** Who forgets a connection that has ended, without close(), leaves its second descriptor to the collector. */
+const forgotten = new FinalizationRegistry<number>(closeDescriptor);
 
 const brokenPipe = (syscall: string): OSError =>
   osError({ code: "EPIPE", syscall, reason: "nothing can be sent any more" });
