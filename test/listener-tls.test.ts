@@ -31,10 +31,6 @@ async function stalledClient(address: Address): Promise<socket.Socket> {
   return one;
 }
 
-/** That no place is free, which also shows that whoever came before is seen. */
-const expectFull = async (address: Address): Promise<void> =>
-  expect(await failure(() => secureClient(address))).toMatchObject({ code: "ECONNRESET" });
-
 /** Knocks until there is a place. */
 async function placed(address: Address) {
   for (let tries = 0; ; tries++) {
@@ -56,42 +52,34 @@ async function expectAlive(a: socket.Socket, b: socket.Socket): Promise<void> {
 }
 
 describe("a client that stalls in its handshake", () => {
-  test("takes the only place, and gives it back by closing, or by a reset", async () => {
+  test("takes no place in the queue, however many there are", async () => {
     const { listener, address } = secureServer();
-    for (const end of ["close", Symbol.dispose] as const) {
-      const stalled = await stalledClient(address);
-      await expectFull(address);
-      stalled[end]();
-      const client = (await placed(address)) as socket.Socket;
-      const [conn] = await listener.accept();
-      await expectAlive(client, kept(conn));
-    }
+    for (let i = 0; i < 20; i++) await stalledClient(address);
+    const client = (await secureClient(address)) as socket.Socket;
+    await expectAlive(client, kept((await listener.accept())[0]));
   });
 
-  test("takes the only place, whatever accepts were aborted: they make no room", async () => {
+  test("gives way, the oldest first, when more than 1024 do", async () => {
     const { listener, address } = secureServer();
-    const controller = new AbortController();
-    const accept = () => failure(() => listener.accept({ signal: controller.signal }));
-    const accepting = [accept(), accept(), accept()];
-    controller.abort();
-    for (const error of await Promise.all(accepting)) expect(error.name).toBe("AbortError");
-    await stalledClient(address);
-    await expectFull(address);
+    const stalled: socket.Socket[] = [];
+    for (let i = 0; i < 1025; i++) stalled.push(await stalledClient(address));
+    expect(await failure(() => stalled[0]!.recv(1))).toBeInstanceOf(socket.ConnectionResetError);
+    stalled[1]!.settimeout(0);
+    expect((await failure(() => stalled[1]!.recv(1))).code).toBe("EAGAIN");
+    const client = (await secureClient(address)) as socket.Socket;
+    await expectAlive(client, kept((await listener.accept())[0]));
   });
 
-  test("is reset after ten seconds, not before, and its place is free", async () => {
-    const { listener, address } = secureServer();
+  test("is reset after ten seconds, not before", async () => {
+    const { address } = secureServer();
     const stalled = await stalledClient(address);
-    await expectFull(address);
+    await secureClient(address);
     const ended = failure(() => stalled.recv(1));
     await leap(5000);
-    await expectFull(address);
     expect(Bun.peek.status(ended)).toBe("pending");
     await leap(5001);
     await until(() => Bun.peek.status(ended) !== "pending", "the reset is seen", 2000);
     expect(await ended).toBeInstanceOf(socket.ConnectionResetError);
-    const client = (await placed(address)) as socket.Socket;
-    await expectAlive(client, kept((await listener.accept())[0]));
   });
 });
 

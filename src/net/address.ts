@@ -46,6 +46,8 @@ export function checkAddress(
   if (family === AF_UNIX) {
     if (typeof address !== "string")
       throw new TypeError(`${syscall}: an AF_UNIX address is a path, not ${typeof address}`);
+    // An abstract name begins with a zero byte, and may have more of them; the kernel cuts a path at its first.
+    if (!address.startsWith("\0")) checkNoNul(address, "a path", syscall);
     return;
   }
   const form = family === AF_INET ? "[host, port]" : "[host, port, flowinfo, scopeid]";
@@ -61,10 +63,16 @@ export function checkAddress(
   for (const number of address.slice(1)) {
     if (typeof number !== "number") throw new TypeError(`${syscall}: an address of this family is ${form}`);
   }
+  checkNoNul(address[0], "a host", syscall);
   checkPort(address[1] as number, syscall);
   const [, , flowinfo = 0, scopeid = 0] = address as number[];
   checkWithin(flowinfo, 0xf_ffff, "flowinfo", syscall);
   checkWithin(scopeid, 0xffff_ffff, "a scope id", syscall);
+}
+
+/** @throws RangeError for a text that the C library would take for the part before its zero byte */
+export function checkNoNul(text: string, what: string, syscall: string): void {
+  if (text.includes("\0")) throw new RangeError(`${syscall}: embedded null byte in ${what}`);
 }
 
 function checkWithin(value: number, most: number, what: string, syscall: string): void {

@@ -4,7 +4,7 @@
  */
 import * as k from "./constants.ts";
 import { AF_INET, AF_INET6, type AddressFamily } from "./constants.ts";
-import type { AnyAddressLike, Inet6Address } from "./address.ts";
+import { checkNoNul, type AnyAddressLike, type Inet6Address } from "./address.ts";
 import { osError, textOf, type OSError } from "./errors.ts";
 import { literal, literalHost, noLookup } from "./resolve.ts";
 import type { TLS } from "./stream.ts";
@@ -116,7 +116,15 @@ export function signalOf(
 /** @returns undefined for none @throws TypeError for what are no options of TLS: a connection would not be what was meant */
 export function tlsOf(call: string, options: ConnectOptions | null | undefined): TLS | undefined {
   const tls = options?.tls ?? undefined;
-  if (tls === undefined || (typeof tls === "object" && !Array.isArray(tls))) return tls;
+  if (tls === undefined) return tls;
+  if (typeof tls === "object" && !Array.isArray(tls)) {
+    // Bun gives these to C, which would take the part before a zero byte.
+    const { serverName, keyFile, certFile, caFile, dhParamsFile } = tls as Record<string, unknown>;
+    for (const [name, text] of Object.entries({ serverName, keyFile, certFile, caFile, dhParamsFile })) {
+      for (const one of [text].flat()) if (typeof one === "string") checkNoNul(one, name, call);
+    }
+    return tls;
+  }
   throw new TypeError(
     `${call}: tls is an object of options, {} for the system's certificates, not ${Array.isArray(tls) ? "an array" : typeof tls}`,
   );

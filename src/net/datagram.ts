@@ -13,10 +13,10 @@ import {
   SOL_SOCKET,
   type AddressFamily,
 } from "./constants.ts";
-import { closeDescriptor, getOption, setOption } from "./descriptor.ts";
+import { closeDescriptor, getOption, setOption, withFlags } from "./descriptor.ts";
 import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
 import { lastError, requireLibc } from "./libc.ts";
-import { turn } from "./stream.ts";
+import { checkBuffer, turn } from "./stream.ts";
 import { abortReason, Waiter } from "./waiter.ts";
 
 /** How many may wait, however small; their bytes are bounded by SO_RCVBUF. */
@@ -25,6 +25,7 @@ const MAX_DATAGRAMS = 4096;
 const RETRY_MS = 1;
 
 export type Datagram = [bytes: Buffer, address: AnyAddress];
+type Counted = [count: number, address: AnyAddress];
 
 interface BunUdpSocket {
   close(): void;
@@ -38,7 +39,10 @@ export class DatagramSocket {
   #bytes = 0;
   /** As in the kernel: SO_RCVBUF. */
   #capacity = 0;
-  readonly #reader = new Waiter<Datagram>("recv");
+  readonly #reader = new Waiter<Datagram | Counted>("recv");
+  /** Where the recv_into that waits wants its datagram, and how large that was when it was called. */
+  #into: Uint8Array | undefined;
+  #size = 0;
   #error: OSError | undefined;
   #closed = false;
   /** Datagrams that came and found no place. */
@@ -70,14 +74,30 @@ export class DatagramSocket {
    * @param timeout milliseconds; null waits for ever, 0 does not wait
    */
   async recv(timeout: number | null, signal?: AbortSignal): Promise<Datagram> {
+    return (await this.#receive(undefined, timeout, signal)) as Datagram;
+  }
+
+  /** Fills the buffer from its start with the next datagram, whose rest is lost. */
+  async recvInto(buffer: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<Counted> {
+    return (await this.#receive(buffer, timeout, signal)) as Counted;
+  }
+
+  async #receive(
+    into: Uint8Array | undefined,
+    timeout: number | null,
+    signal?: AbortSignal,
+  ): Promise<Datagram | Counted> {
+    const size = into?.length ?? 0;
     if (signal?.aborted) throw abortReason(signal);
     if (this.#reader.waiting) throw busyError("recv");
     this.#adopt();
     if (timeout === 0 && this.#queue.length === 0) await turn();
-    const first = this.#queue.shift();
+    const first = this.#queue[0];
     if (first !== undefined) {
+      const given = into === undefined ? first : filled(into, size, first);
+      this.#queue.shift();
       this.#bytes -= first[0].length;
-      return first;
+      return given;
     }
     if (this.#error !== undefined) {
       const error = this.#error;
@@ -92,6 +112,8 @@ export class DatagramSocket {
         reason: "nothing is there, and the socket does not wait",
       });
     }
+    this.#into = into;
+    this.#size = size;
     return this.#reader.wait(timeout, signal);
   }
 
@@ -134,13 +156,18 @@ export class DatagramSocket {
     }
   }
 
-  /** Ends a pending recv with an error; what has come is forgotten. */
+  /** Ends what waits with an error; what has come is forgotten. */
   close(): void {
     if (this.#closed) return;
+    if (this.#bun === undefined) closeDescriptor(this.#fd);
+    this.release();
+  }
+
+  /** The descriptor is given away, unless Bun has it: nothing is sent by its number any more. */
+  release(): void {
     this.#closed = true;
     this.#queue.length = 0;
-    if (this.#bun === undefined) closeDescriptor(this.#fd);
-    else this.#bun.close();
+    this.#bun?.close();
     this.#reader.reject(closedError("recv"));
   }
 
@@ -156,7 +183,9 @@ export class DatagramSocket {
       },
     };
     const reuse = getOption(this.#fd, SOL_SOCKET, SO_REUSEADDR, 4);
-    const opened = Bun.udpSocket(options as unknown as Bun.udp.SocketOptions<"buffer">);
+    const opened = withFlags(this.#fd, () =>
+      Bun.udpSocket(options as unknown as Bun.udp.SocketOptions<"buffer">),
+    );
     // With a descriptor it is there at once.
     const socket = Bun.peek(opened);
     if (socket instanceof Promise) {
@@ -177,7 +206,7 @@ export class DatagramSocket {
     const [literal, scope] = host.split("%") as [string, string?];
     const address: AnyAddress =
       this.#family === AF_INET6 ? [literal, port, 0, Number(scope ?? 0) || 0] : [literal, port];
-    if (this.#reader.waiting) return this.#reader.resolve([bytes, address]);
+    if (this.#reader.waiting && this.#giveTo([bytes, address])) return;
     if (this.#queue.length >= MAX_DATAGRAMS || this.#bytes + bytes.length > this.#capacity) {
       this.dropped++;
       return;
@@ -186,8 +215,29 @@ export class DatagramSocket {
     this.#bytes += bytes.length;
   }
 
+  /** @returns whether the call that waits had it */
+  #giveTo(datagram: Datagram): boolean {
+    const into = this.#into;
+    try {
+      // Into its buffer at once: between here and the caller's turn, the buffer may be transferred away.
+      this.#reader.resolve(into === undefined ? datagram : filled(into, this.#size, datagram));
+      return true;
+    } catch (error) {
+      this.#reader.reject(error);
+      return false;
+    }
+  }
+
   #failed(error: OSError): void {
     if (this.#reader.waiting) this.#reader.reject(error);
     else this.#error = error;
   }
+}
+
+/** @throws TypeError for a buffer that is smaller by now than the `size` that it had */
+function filled(into: Uint8Array, size: number, [bytes, address]: Datagram): Counted {
+  checkBuffer(into, size);
+  const count = Math.min(bytes.length, size);
+  into.set(count === bytes.length ? bytes : bytes.subarray(0, count));
+  return [count, address];
 }

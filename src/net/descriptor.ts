@@ -12,11 +12,14 @@ import {
   type AnyAddressLike,
 } from "./address.ts";
 import {
+  AF_INET6,
   AF_UNIX,
+  IPPROTO_TCP,
   SO_LINGER,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOL_SOCKET,
+  TCP_NODELAY,
   type AddressFamily,
 } from "./constants.ts";
 import { osError } from "./errors.ts";
@@ -30,12 +33,12 @@ const [F_GETFL, F_SETFL] = [3, 4];
 const O_NONBLOCK = process.platform === "darwin" ? 0x4 : 0x800;
 
 /** Where socket(2) takes no flags, Bun sets O_NONBLOCK when it adopts the descriptor. */
-const FLAGS = (SOCK_NONBLOCK ?? 0) | (SOCK_CLOEXEC ?? 0);
+export const SOCKET_FLAGS = (SOCK_NONBLOCK ?? 0) | (SOCK_CLOEXEC ?? 0);
 
 /** socket(2). @throws OSError */
 export function openDescriptor(family: AddressFamily, type: number, proto: number): number {
   const c = requireLibc("socket");
-  const fd = c.socket(family, type | FLAGS, proto);
+  const fd = c.socket(family, type | SOCKET_FLAGS, proto);
   if (fd < 0) fail(c, "socket", `family ${family}, type ${type}, proto ${proto}`);
   return fd;
 }
@@ -44,7 +47,7 @@ export function openDescriptor(family: AddressFamily, type: number, proto: numbe
 export function openPair(family: AddressFamily, type: number, proto: number): [number, number] {
   const c = requireLibc("socketpair");
   const pair = new Int32Array(2);
-  if (c.socketpair(family, type | FLAGS, proto, ptr(pair)) !== 0) {
+  if (c.socketpair(family, type | SOCKET_FLAGS, proto, ptr(pair)) !== 0) {
     fail(c, "socketpair", `family ${family}, type ${type}, proto ${proto}`);
   }
   return [pair[0]!, pair[1]!];
@@ -71,8 +74,9 @@ export function listenDescriptor(fd: number, backlog: number): void {
 export function connectDescriptor(fd: number, family: AddressFamily, address: AnyAddressLike): boolean {
   const c = requireLibc("connect");
   const bytes = encodeAddress(family, address);
-  if (c.connect(fd, ptr(bytes), bytes.length) === 0) return true;
-  const code = lastError(c);
+  // A descriptor that was given may be set to wait, which would stop the whole process.
+  const code = withFlags(fd, () => (c.connect(fd, ptr(bytes), bytes.length) === 0 ? "" : lastError(c)));
+  if (code === "") return true;
   if (code === "EINPROGRESS") return false;
   // A full queue of a Unix listener is not waited for by the kernel, and says EAGAIN.
   const reason = code === "EAGAIN" && family === AF_UNIX ? "the listener's queue is full" : undefined;
@@ -86,6 +90,21 @@ export function descriptorName(fd: number, which: "getsockname" | "getpeername")
   const size = new Int32Array([SOCKADDR_MAX]);
   if (c[which](fd, ptr(bytes), ptr(size)) !== 0) fail(c, which);
   return decodeAddress(bytes.subarray(0, size[0]));
+}
+
+/** getsockopt(2)'s, on Linux: it answers after a reset, too, when getpeername(2) does not any more. */
+const SO_PEERNAME = 28;
+
+/** The address of whoever connected, although it may have reset by now. @throws OSError */
+export function acceptedFrom(fd: number): AnyAddress {
+  try {
+    return descriptorName(fd, "getpeername");
+  } catch (error) {
+    if (process.platform !== "linux") throw error;
+    // The kernel refuses to fill more than the address has: its family, which comes first, says how much that is.
+    const family = getOption(fd, SOL_SOCKET, SO_PEERNAME, 2)[0];
+    return decodeAddress(getOption(fd, SOL_SOCKET, SO_PEERNAME, family === AF_INET6 ? 28 : 16));
+  }
 }
 
 /** setsockopt(2). @param value a C int, or a packed struct @throws OSError */
@@ -118,12 +137,50 @@ export function lingerTime(fd: number): number | undefined {
   return linger[0] === 0 ? undefined : linger[1];
 }
 
-/** A descriptor that was given may wait, and would stop the whole process. @throws OSError */
-export function setNonBlocking(fd: number): void {
+/**
+ * Runs something that leaves O_NONBLOCK set, or needs it, and puts the flag back: it belongs to the open file
+ * description, which a given descriptor shares with others. Bun reads and writes with MSG_DONTWAIT, and does not need it.
+ * @throws OSError
+ */
+export function withFlags<T>(fd: number, run: () => T): T {
   const c = requireLibc("fcntl");
   const flags = c.fcntl(fd, F_GETFL, 0);
-  if (flags < 0 || c.fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) fail(c, "fcntl", `descriptor ${fd}`);
+  // What is no descriptor is the error of what runs.
+  const waits = flags >= 0 && (flags & O_NONBLOCK) === 0;
+  if (waits) c.fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+  try {
+    return run();
+  } finally {
+    if (waits) c.fcntl(fd, F_SETFL, flags);
+  }
 }
+
+/**
+ * Runs what hands a descriptor to Bun, which sets O_NONBLOCK and TCP_NODELAY, and puts both back as they were.
+ * @throws OSError
+ */
+export function adopting<T>(fd: number, run: () => T): T {
+  const before = noDelay(fd);
+  const result = withFlags(fd, run);
+  if (before === 0) setNoDelay(fd, 0);
+  return result;
+}
+
+/** TCP_NODELAY; undefined for a socket that has none. */
+export function noDelay(fd: number): number | undefined {
+  if (libc === undefined) return undefined;
+  const value = new Int32Array(1);
+  const size = new Int32Array([4]);
+  return libc.getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ptr(value), ptr(size)) === 0 ? value[0] : undefined;
+}
+
+/** For a socket that may be gone already, which is no error here. */
+export function setNoDelay(fd: number, value: number): void {
+  flag[0] = value;
+  libc?.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ptr(flag), 4);
+}
+
+const flag = new Int32Array(1);
 
 /** A second descriptor of the same socket, numbered as the first if that is free by then. @throws OSError */
 export function duplicateDescriptor(fd: number, from: number): number {

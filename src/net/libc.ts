@@ -31,6 +31,13 @@ const calls = {
   getrlimit: { args: ["i32", "ptr"], returns: "i32" },
 } as const;
 
+/** What Linux alone has. */
+const linuxCalls = {
+  accept4: { args: ["i32", "ptr", "ptr", "i32"], returns: "i32" },
+  epoll_create1: { args: ["i32"], returns: "i32" },
+  epoll_ctl: { args: ["i32", "i32", "i32", "ptr"], returns: "i32" },
+} as const;
+
 const platforms = {
   linux: {
     libraries: ["libc.so.6", "libc.so", `libc.musl-${process.arch === "x64" ? "x86_64" : "aarch64"}.so.1`],
@@ -47,7 +54,12 @@ function load() {
   if (platform === undefined) return undefined;
   for (const library of platform.libraries) {
     try {
-      const { symbols } = dlopen(library, calls);
+      // On another platform they are missing, and nobody calls them there.
+      const { symbols } = dlopen(
+        library,
+        (process.platform === "linux" ? { ...calls, ...linuxCalls } : calls) as typeof calls &
+          typeof linuxCalls,
+      );
       const { symbols: errno } = dlopen(library, { [platform.errno]: { args: [], returns: "ptr" } } as const);
       return { ...platform, ...symbols, errnoLocation: errno[platform.errno]! };
     } catch {

@@ -5,7 +5,7 @@
  */
 import { Acceptor } from "./acceptor.ts";
 import { connectionEvents, type Connection } from "./connection.ts";
-import { descriptorName } from "./descriptor.ts";
+import { acceptedFrom, noDelay, setNoDelay } from "./descriptor.ts";
 import { closedError, osError, wouldBlock } from "./errors.ts";
 import { descriptorLimit, SPARE_DESCRIPTORS } from "./libc.ts";
 import { Stream, turn, type TLS } from "./stream.ts";
@@ -13,14 +13,21 @@ import { abortReason, Alarm, Waiter } from "./waiter.ts";
 
 /** A client that does not finish its TLS handshake in this time is reset. */
 const HANDSHAKE_MS = 10_000;
+/**
+ * How many clients may be in their TLS handshake: far more than a backlog, since who says nothing must not keep the
+ * others out. The oldest gives way, which has had the longest time. At most a quarter of the process's descriptors.
+ */
+const MAX_HANDSHAKES = 1024;
 /** How many accept() calls may wait on one listener. */
-const MAX_ACCEPTS = 1024;
+export const MAX_ACCEPTS = 1024;
 
 export class Listener {
   readonly #acceptor: Acceptor;
+  readonly #fd: number;
+  #noDelay: number | undefined;
   #backlog: number;
   readonly #queue: Stream[] = [];
-  /** Connections in their TLS handshake: they take a place in the queue, too. */
+  /** Connections in their TLS handshake, the oldest first: they wait for nobody's accept(). */
   readonly #shaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
   #accepts: Waiter<Stream>[] = [];
   #closed = false;
@@ -29,6 +36,7 @@ export class Listener {
    * loop takes a core for itself.
    */
   readonly #limit = (descriptorLimit() ?? Infinity) - SPARE_DESCRIPTORS;
+  readonly #maxHandshakes = Math.max(1, Math.min(MAX_HANDSHAKES, Math.floor(this.#limit / 4)));
 
   /**
    * @param fd bound (a TCP one that is not gets a port from the kernel)
@@ -41,8 +49,15 @@ export class Listener {
       throw osError({ code: "EMFILE", syscall: "listen", reason });
     }
     this.#backlog = Math.max(1, backlog);
+    this.#fd = fd;
+    this.optionsChanged();
     const socket = tls === undefined ? this.#plainEvents() : this.#tlsEvents();
     this.#acceptor = new Acceptor(fd, { backlog, socket, tls });
+  }
+
+  /** What is accepted inherits them from the kernel, but for TCP_NODELAY, which Bun sets. */
+  optionsChanged(): void {
+    this.#noDelay = noDelay(this.#fd);
   }
 
   /** listen() again, with another bound: what waits already stays. @throws OSError */
@@ -88,8 +103,11 @@ export class Listener {
   }
 
   #full({ fd = -1 }: Bun.Socket<Connection> & { readonly fd?: number }): boolean {
-    if (fd >= this.#limit) return true;
-    return this.#closed || this.#queue.length + this.#shaking.size >= this.#backlog + this.#pendingAccepts;
+    return fd >= this.#limit || this.#closed || this.#queueFull;
+  }
+
+  get #queueFull(): boolean {
+    return this.#queue.length >= this.#backlog + this.#pendingAccepts;
   }
 
   get #pendingAccepts(): number {
@@ -103,7 +121,7 @@ export class Listener {
       ...connectionEvents,
       open: (socket: Bun.Socket<Connection>): void => {
         if (this.#full(socket)) socket.terminate();
-        else this.#give(named(new Stream(socket, true)));
+        else this.#give(this.#named(new Stream(socket, true)));
       },
     };
   }
@@ -121,15 +139,17 @@ export class Listener {
       ...connectionEvents,
       open: (socket: Bun.Socket<Connection>): void => {
         if (this.#full(socket)) return void socket.terminate();
-        const stream = named(new Stream(socket, false));
+        const stream = this.#named(new Stream(socket, false));
         const alarm = new Alarm(() => stream.abort());
         alarm.set(HANDSHAKE_MS);
         shaking.set(socket, { stream, alarm });
+        if (shaking.size > this.#maxHandshakes)
+          for (const [, oldest] of shaking) return oldest.stream.abort();
       },
       handshake: (socket: Bun.Socket<Connection>, success: boolean): void => {
         const stream = done(socket);
         // A client that fails its handshake is no connection that anybody could accept.
-        if (!success || this.#closed) stream?.abort();
+        if (!success || this.#closed || this.#queueFull) stream?.abort();
         else if (stream !== undefined) this.#give(stream);
       },
       close: (socket: Bun.Socket<Connection>, error?: Error): void => {
@@ -145,14 +165,15 @@ export class Listener {
     }
     this.#queue.push(stream);
   }
-}
 
-/** The peer's address is asked for at once: when it has reset, the kernel does not know it any more. */
-function named(stream: Stream): Stream {
-  try {
-    stream.peer = descriptorName(stream.fd, "getpeername");
-  } catch {
-    // It has reset already. accept() still gives the connection, whose recv tells the reset.
+  /** The peer's address is asked for at once: when it has reset, getpeername(2) does not know it any more. */
+  #named(stream: Stream): Stream {
+    if (this.#noDelay === 0) setNoDelay(stream.fd, 0);
+    try {
+      stream.peer = acceptedFrom(stream.fd);
+    } catch {
+      // It has reset, and this platform does not tell. accept() still gives the connection, whose recv tells the reset.
+    }
+    return stream;
   }
-  return stream;
 }

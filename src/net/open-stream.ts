@@ -3,7 +3,7 @@
  * changes when there is another way to begin.
  */
 import { connectionEvents, type Connection } from "./connection.ts";
-import { closeDescriptor } from "./descriptor.ts";
+import { adopting, closeDescriptor } from "./descriptor.ts";
 import { asOSError, osError, SSLError, type OSError } from "./errors.ts";
 import { Stream, type TLS } from "./stream.ts";
 import { Waiter } from "./waiter.ts";
@@ -49,7 +49,9 @@ export async function openStream(
   const secure = tls === undefined ? {} : { tls: { rejectUnauthorized: true, ...tls } };
   const options = { fd, allowHalfOpen: true, socket: events, ...secure };
   try {
-    Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>).catch(settle);
+    adopting(fd, () => Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>)).catch(
+      settle,
+    );
   } catch (error) {
     // Certificates and keys that are none, mostly.
     settle(tls === undefined ? error : handshakeError(error as Error, address, "connect"));
@@ -74,7 +76,9 @@ export function adoptStream(fd: number): Stream {
     stream = new Stream(socket, true);
   };
   const options = { fd, allowHalfOpen: true, socket: { ...connectionEvents, open } };
-  Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>).catch(() => undefined);
+  adopting(fd, () => Bun.connect(options as unknown as Bun.TCPSocketConnectOptions<Connection>)).catch(
+    () => undefined,
+  );
   if (stream !== undefined) return stream;
   throw osError({ code: "ENOTSUP", syscall: "socket", reason: `this Bun does not adopt descriptor ${fd}` });
 }

@@ -14,10 +14,10 @@ import {
   openDescriptor,
   setOption,
 } from "./descriptor.ts";
-import { OSError, osError } from "./errors.ts";
+import { closedError, OSError, osError } from "./errors.ts";
 import { openStream } from "./open-stream.ts";
 import type { Stream, TLS } from "./stream.ts";
-import { within } from "./waiter.ts";
+import { abortReason, within } from "./waiter.ts";
 
 /** How soon a connect is tried again that found a Unix listener's queue full. */
 const QUEUE_RETRY_MS = 5;
@@ -92,15 +92,19 @@ export class OwnDescriptor {
     let underWay = false;
     try {
       const to = await within("connect", literalAddress(this.#kind.family, address), timeout || null, signal);
-      const connected = await this.#begin(
-        to,
-        timeout === 0 ? 0 : timeout === null ? Infinity : began + timeout,
-        signal,
-      );
+      const deadline = timeout === 0 ? 0 : timeout === null ? Infinity : began + timeout;
+      const connected = await this.#begin(to, deadline, signal);
       if (this.#kind.type === SOCK_DGRAM) return;
       const left = timeout ? Math.max(0, timeout - (performance.now() - began)) : null;
       const own = tls && { ...(typeof address !== "string" && { serverName: address[0] }), ...tls };
-      const open = this.#open({ connected, address: text, tls: own }, left, signal).then(opened);
+      const open = this.#open({ connected, address: text, tls: own }, left, signal).then((stream) => {
+        // close() may have come since the connection was established.
+        if (this.#closed) {
+          stream.abort();
+          throw closedError("connect");
+        }
+        opened(stream);
+      });
       if (timeout !== 0 || (connected && own === undefined)) return await open;
       underWay = true;
       const arrived = (): void => void (this.#arrived = true);
@@ -113,9 +117,13 @@ export class OwnDescriptor {
     throw osError({ code: "EINPROGRESS", syscall: "connect", address: text, reason });
   }
 
-  /** connect(2). The kernel does not wait for a place in a Unix listener's queue, and says EAGAIN. */
+  /**
+   * connect(2). The kernel does not wait for a place in a Unix listener's queue, and says EAGAIN. The signal is checked
+   * after each wait, and with no wait before the call: by then the number may be another socket's.
+   */
   async #begin(to: AnyAddressLike, deadline: number, signal: AbortSignal): Promise<boolean> {
     for (;;) {
+      if (signal.aborted) throw abortReason(signal);
       try {
         return connectDescriptor(this.fd, this.#kind.family, to);
       } catch (error) {
@@ -137,6 +145,12 @@ export class OwnDescriptor {
     timeout: number | null,
     signal: AbortSignal,
   ): Promise<Stream> {
+    // An abort in the microtasks since connect(2) would go unheard: a signal says it once.
+    if (signal.aborted) {
+      this.#closeDescriptor();
+      if (!this.#closed) this.#reopen();
+      throw abortReason(signal);
+    }
     this.#opening = true;
     try {
       const stream = await openStream(this.fd, how, timeout, signal);
@@ -204,7 +218,12 @@ export class OwnDescriptor {
 
   /** After cancel(). A descriptor that Bun is connecting is closed by that. */
   close(): void {
-    if (!this.#opening && this.fd >= 0) closeDescriptor(this.fd);
+    if (this.#opening) this.fd = -1;
+    else this.#closeDescriptor();
+  }
+
+  #closeDescriptor(): void {
+    if (this.fd >= 0) closeDescriptor(this.fd);
     this.fd = -1;
   }
 }

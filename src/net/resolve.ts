@@ -2,7 +2,14 @@
  * Names to addresses: getaddrinfo. It changes when what can be asked does. Bun looks the name up; numbers and the
  * order of the answers are Python's.
  */
-import { inet_aton, inet_ntop, inet_pton, type Inet6Address, type InetAddress } from "./address.ts";
+import {
+  checkNoNul,
+  inet_aton,
+  inet_ntop,
+  inet_pton,
+  type Inet6Address,
+  type InetAddress,
+} from "./address.ts";
 import {
   AF_INET,
   AF_INET6,
@@ -96,6 +103,7 @@ export async function resolve(
 ): Promise<AddressInfo[]> {
   if (host !== null && typeof host !== "string")
     throw new TypeError(`getaddrinfo: a host is a string or null, not ${textOf(host)}`);
+  if (host !== null) checkNoNul(host, "a host", "getaddrinfo");
   if (family !== 0 && family !== AF_INET && family !== AF_INET6) {
     throw unresolved("EAI_FAMILY", textOf(host), `family ${family} is neither AF_INET nor AF_INET6`);
   }

@@ -31,13 +31,13 @@ import {
   lingerTime,
   listenDescriptor,
   openDescriptor,
-  setNonBlocking,
 } from "./descriptor.ts";
 import { closedError, OSError, osError, textOf, wouldBlock } from "./errors.ts";
+import { GuestListener } from "./guest-listener.ts";
 import { Listener } from "./listener.ts";
 import { adoptStream } from "./open-stream.ts";
 import { OwnDescriptor } from "./own-descriptor.ts";
-import type { Stream, TLS } from "./stream.ts";
+import { copyOf, pinsMuch, type Stream, type TLS } from "./stream.ts";
 import { within } from "./waiter.ts";
 
 /** The most that one `for await` step gives. */
@@ -62,7 +62,9 @@ export class Socket<F extends AddressFamily = AF_INET> {
 
   readonly #own: OwnDescriptor;
   #stream: Stream | undefined;
-  #listener: Listener | undefined;
+  #listener: Listener | GuestListener | undefined;
+  /** Its descriptor was given, and others may share what it stands for. */
+  #guest = false;
   #datagram: DatagramSocket | undefined;
   #closed = false;
   /** Milliseconds, as the calls below take it. */
@@ -92,12 +94,12 @@ export class Socket<F extends AddressFamily = AF_INET> {
   }
 
   #adopt(fd: number, given: boolean): void {
-    if (given) setNonBlocking(fd);
     if (this.type === SOCK_DGRAM) {
       this.#datagram = new DatagramSocket(fd, this.family);
       return;
     }
     if (!given) return;
+    this.#guest = process.platform === "linux";
     // It may be connected.
     try {
       descriptorName(fd, "getpeername");
@@ -109,7 +111,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
     this.#own.fd = -1;
   }
 
-  /** The descriptor's number; -1 when the socket is closed, or its connection has ended in both directions. */
+  /** The descriptor's number; -1 when the socket is closed. */
   fileno(): number {
     if (this.#closed) return -1;
     return this.#stream === undefined ? this.#own.fd : this.#stream.fd;
@@ -158,7 +160,9 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (this.#listener === undefined) {
       // The kernel goes first: Bun would close the descriptor of a socket that cannot listen.
       listenDescriptor(this.#own.fd, most);
-      this.#listener = new Listener(this.#own.fd, most, this.#tls);
+      this.#listener = this.#guest
+        ? new GuestListener(this.#own.fd)
+        : new Listener(this.#own.fd, most, this.#tls);
     } else this.#listener.setBacklog(most);
     return this as unknown as ListeningSocket<F>;
   }
@@ -173,7 +177,10 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (this.#datagram !== undefined) throw osError({ code: "EOPNOTSUPP", syscall: "accept" });
     // A descriptor that was given may listen already.
     if (this.#listener === undefined && this.#own.fd >= 0 && this.#stream === undefined) {
-      if (this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) this.listen();
+      if (this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) {
+        if (this.#guest) this.#listener = new GuestListener(this.#own.fd);
+        else this.listen();
+      }
     }
     if (this.#listener === undefined) {
       throw osError({
@@ -258,7 +265,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
     }
     this.#check(call);
     const [bytes, address] = await this.#datagram.recv(this.#timeout, signal);
-    return [bytes.subarray(0, bufsize), address as Address<F>];
+    const wanted = bytes.length > bufsize ? bytes.subarray(0, bufsize) : bytes;
+    return [pinsMuch(wanted) ? copyOf(wanted) : wanted, address as Address<F>];
   }
 
   /** recv() and the sender's address; null on a stream. */
@@ -316,9 +324,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
     if (this.#datagram === undefined) {
       return [await this.#connected(call).recvInto(target, this.#timeout, signal), null];
     }
-    const [bytes, address] = await this.#receive(call, most, signal);
-    target.set(bytes);
-    return [bytes.length, address];
+    this.#check(call);
+    return (await this.#datagram.recvInto(target, this.#timeout, signal)) as [number, Address<F>];
   }
 
   // Writing.
@@ -384,6 +391,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
       throw osError({ code, syscall: "sendto", address: addressText(address) });
     }
     const to = await within("sendto", literalAddress(this.family, address), this.#timeout || null, signal);
+    // It may have been closed or detached while the name was looked up: then the number is another's.
+    this.#check("sendto");
     return this.#datagram.send(bytes, to, this.#timeout, signal);
   }
 
@@ -440,8 +449,12 @@ export class Socket<F extends AddressFamily = AF_INET> {
       const reason = `${what} wait here that would be lost: ${call} them first`;
       throw osError({ code: "EBUSY", syscall: "detach", reason });
     }
-    if (stream === undefined && this.#listener === undefined && !this.#datagram?.adopted) {
+    const guest = this.#listener instanceof GuestListener ? this.#listener : undefined;
+    if (stream === undefined && guest === this.#listener && !this.#datagram?.adopted) {
       this.#closed = true;
+      this.#datagram?.release();
+      guest?.release();
+      this.#own.fd = -1;
       return fd;
     }
     // Bun closes what it has adopted: a second descriptor keeps the socket open, and gets the number back.
@@ -482,6 +495,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
       typeof plain === "number" ? checkInt(plain, "setsockopt") : bytesOf(plain, "setsockopt").slice();
     this.#own.set(this.fileno(), level, optname, raw);
     if (level === k.SOL_SOCKET && optname === k.SO_RCVBUF) this.#datagram?.resize();
+    this.#listener?.optionsChanged();
   }
 
   /**

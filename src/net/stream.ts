@@ -6,7 +6,8 @@
 import type { AnyAddress } from "./address.ts";
 import { Connection, type ConnectionUser } from "./connection.ts";
 import { SO_LINGER, SOL_SOCKET } from "./constants.ts";
-import { lingerTime, setOption } from "./descriptor.ts";
+import { closeDescriptor, duplicateDescriptor, lingerTime, setOption } from "./descriptor.ts";
+import { libc } from "./libc.ts";
 import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
 import { RingPool } from "./ring-buffer.ts";
 import { streamSocket } from "./stream-socket.ts";
@@ -29,6 +30,9 @@ const LINGER_MS = 2_000;
 const rings = new RingPool(RING);
 /** Nothing here waits for a turn: a caller paces itself. */
 const budget = new TurnBudget();
+
+/** Bun's receive buffer. */
+const LARGEST_CHUNK = 524_288;
 
 const NOTHING = Buffer.alloc(0);
 const DONE: Promise<void> = Promise.resolve();
@@ -55,20 +59,22 @@ export class Stream implements ConnectionUser {
 
   readonly #connection: Connection;
   readonly #socket: Bun.Socket<Connection> & { readonly fd?: number };
-  readonly #reader = new Waiter<Buffer>("recv");
+  readonly #reader = new Waiter<Buffer | number>("recv");
   #size = 0;
+  /** Where the recv_into that waits wants its bytes. */
+  #into: Uint8Array | undefined;
   /** A recv that does not wait has its turn of the event loop. */
   #turning = false;
   #writers: Writer[] = [];
   /** What waited in the ring when the connection ended. */
   #rest: Uint8Array[] = [];
-  /** What a recv_into had taken and could not put anywhere. */
-  #returned: Uint8Array | undefined;
   /** No further byte will come. */
   #ended = false;
   /** Told once, to the next recv. */
   #error: OSError | undefined;
   #finWanted = false;
+  /** A duplicate of Bun's descriptor, from shutdown() to close(); otherwise -1. */
+  #second = -1;
   #closing: Alarm | undefined;
   #sentAtAlarm = 0;
   readonly #gone = Promise.withResolvers<void>();
@@ -88,9 +94,9 @@ export class Stream implements ConnectionUser {
     socket.data = this.#connection;
   }
 
-  /** -1 once the connection is gone. */
+  /** -1 once the connection is gone, unless it has ended by both FINs and close() has not been called. */
   get fd(): number {
-    return this.#connection.closed ? -1 : (this.#socket.fd ?? -1);
+    return this.#connection.closed ? this.#second : (this.#socket.fd ?? -1);
   }
 
   /** Settles when the descriptor is gone. */
@@ -100,7 +106,7 @@ export class Stream implements ConnectionUser {
 
   /** Whether received bytes wait for a recv. */
   get readable(): boolean {
-    return this.#connection.held > 0 || this.#rest.length > 0 || this.#returned !== undefined;
+    return this.#connection.held > 0 || this.#rest.length > 0;
   }
 
   // Reading.
@@ -114,44 +120,88 @@ export class Stream implements ConnectionUser {
     if (this.#reader.waiting || this.#turning) return Promise.reject(busyError("recv"));
     const there = size === 0 ? NOTHING : this.#take(size);
     if (there !== undefined) return Promise.resolve(there as Buffer);
+    return this.#wait(size, undefined, timeout, signal) as Promise<Buffer>;
+  }
+
+  /**
+   * Fills the buffer from its start with what is there, one byte at least. No microtask lies between taking bytes and
+   * copying them: in it another call could take what follows, or the buffer be transferred away with them.
+   * @returns the count; 0 at the end
+   */
+  recvInto(buffer: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<number> {
+    if (signal?.aborted) return Promise.reject(abortReason(signal));
+    if (this.#reader.waiting || this.#turning) return Promise.reject(busyError("recv"));
+    const size = buffer.length;
+    if (size === 0) return Promise.resolve(0);
+    if (this.readable) return this.#fillSoon(size, buffer, signal);
+    return this.#wait(size, buffer, timeout, signal) as Promise<number>;
+  }
+
+  /** What is there is copied in the caller's next microtask; until then the reading side is this call's. */
+  async #fillSoon(size: number, buffer: Uint8Array, signal: AbortSignal | undefined): Promise<number> {
+    this.#turning = true;
+    await DONE;
+    if (signal?.aborted) {
+      this.#turning = false;
+      throw abortReason(signal);
+    }
+    return this.#nowOrNever(size, buffer) as number;
+  }
+
+  /** Nothing is there yet. */
+  #wait(
+    size: number,
+    into: Uint8Array | undefined,
+    timeout: number | null,
+    signal?: AbortSignal,
+  ): Promise<Buffer | number> {
     const error = this.#error;
     if (error !== undefined) {
       this.#error = undefined;
       return Promise.reject(error);
     }
-    if (this.#ended) return Promise.resolve(NOTHING);
+    if (this.#ended) return Promise.resolve(into === undefined ? NOTHING : 0);
     if (timeout === 0) {
       this.#turning = true;
-      return turn().then(() => this.#nowOrNever(size));
+      return turn().then(() => this.#nowOrNever(size, into));
     }
     this.#size = size;
+    this.#into = into;
     return this.#reader.wait(timeout, signal);
   }
 
-  /** Fills the buffer from its start with what is there, one byte at least. @returns the count; 0 at the end */
-  async recvInto(buffer: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<number> {
-    if (buffer.length === 0) return 0;
-    let slice: Uint8Array | undefined = await this.recv(buffer.length, timeout, signal);
-    if (slice.length > buffer.length) {
-      this.#returned = slice;
-      throw new TypeError("recv_into: the buffer was transferred or made smaller while the call waited");
-    }
+  /** @returns how many bytes of what waits here the buffer has now @throws TypeError when it has become smaller */
+  #fill(buffer: Uint8Array, size: number): number {
+    if (!this.readable) return 0;
+    checkBuffer(buffer, size);
     let count = 0;
-    while (slice !== undefined) {
+    while (count < size) {
+      const slice = this.#slice(size - count);
+      if (slice === undefined) break;
       buffer.set(slice, count);
       count += slice.length;
-      slice = count < buffer.length ? this.#take(buffer.length - count) : undefined;
     }
     this.#connection.copied += count;
     return count;
   }
 
+  /** The end, for the call that waits. */
+  #endReader(): void {
+    this.#reader.resolve(this.#into === undefined ? NOTHING : 0);
+  }
+
+  /**
+   * What is there, at most `size` bytes, to keep: a slice that would keep far more memory than its own size alive is
+   * copied, and counted.
+   */
   #take(size: number): Uint8Array | undefined {
-    if (this.#returned !== undefined) {
-      const returned = this.#returned;
-      this.#returned = returned.length > size ? returned.subarray(size) : undefined;
-      return returned.subarray(0, size);
-    }
+    const slice = this.#slice(size);
+    if (slice === undefined || !pinsMuch(slice)) return slice;
+    this.#connection.copied += slice.length;
+    return copyOf(slice);
+  }
+
+  #slice(size: number): Uint8Array | undefined {
     const slice = this.#connection.take(size);
     if (slice !== undefined) return slice;
     const rest = this.#rest[0];
@@ -161,14 +211,14 @@ export class Stream implements ConnectionUser {
     return rest.subarray(0, size);
   }
 
-  #nowOrNever(size: number): Buffer {
+  #nowOrNever(size: number, into: Uint8Array | undefined): Buffer | number {
     this.#turning = false;
-    const there = this.#take(size);
-    if (there !== undefined) return there as Buffer;
+    const there = into === undefined ? this.#take(size) : this.#fill(into, size) || undefined;
+    if (there !== undefined) return there as Buffer | number;
     const error = this.#error;
     this.#error = undefined;
     if (error !== undefined) throw error;
-    if (this.#ended) return NOTHING;
+    if (this.#ended) return into === undefined ? NOTHING : 0;
     throw osError({
       code: "EAGAIN",
       syscall: "recv",
@@ -262,16 +312,37 @@ export class Stream implements ConnectionUser {
   shutdownRead(): void {
     this.#ended = true;
     this.#rest = [];
-    this.#returned = undefined;
     this.#connection.drop();
-    this.#reader.resolve(NOTHING);
+    this.#endReader();
   }
 
   /** FIN, behind everything that was given before. */
   shutdownWrite(): void {
     if (this.#finWanted) return;
     this.#finWanted = true;
+    this.#keepDescriptor();
     if (!this.owing) this.#sendFin();
+  }
+
+  /**
+   * Bun closes its descriptor when both FINs are through; names and options are asked for until close(). Without a
+   * descriptor that is free, they end with the connection.
+   */
+  #keepDescriptor(): void {
+    if (this.#closing !== undefined || this.#connection.closed || libc === undefined) return;
+    try {
+      this.#second = duplicateDescriptor(this.fd, 0);
+      forgotten.register(this, this.#second, this);
+    } catch {
+      this.#second = -1;
+    }
+  }
+
+  #closeSecond(): void {
+    if (this.#second < 0) return;
+    forgotten.unregister(this);
+    closeDescriptor(this.#second);
+    this.#second = -1;
   }
 
   /** A connection that is full takes a FIN only when it drains: the kernel could not send it earlier either. */
@@ -288,6 +359,7 @@ export class Stream implements ConnectionUser {
     if (this.#closing !== undefined) return;
     // The kernel's way to linger would stop the whole process when the descriptor is closed; ours goes on beside it.
     if (lingerTime(this.fd) !== undefined) setOption(this.fd, SOL_SOCKET, SO_LINGER, new Uint8Array(8));
+    this.#closeSecond();
     this.#closing = new Alarm(() => this.#closeNow());
     this.#endReading();
     if (this.#connection.closed) return;
@@ -317,7 +389,6 @@ export class Stream implements ConnectionUser {
     this.#reader.reject(closedError("recv"));
     this.#ended = true;
     this.#rest = [];
-    this.#returned = undefined;
     this.#error = closedError("recv");
     this.#connection.drop();
   }
@@ -327,12 +398,14 @@ export class Stream implements ConnectionUser {
     this.#endReading();
     this.#rejectWriters(closedError);
     this.#connection.close();
+    this.#closeSecond();
   }
 
   /** Ends with a reset. */
   abort(): void {
     this.#endReading();
     this.#connection.abort(closedError("recv"));
+    this.#closeSecond();
   }
 
   // What the connection tells.
@@ -341,10 +414,28 @@ export class Stream implements ConnectionUser {
     this.onOpen?.();
     const reader = this.#reader;
     if (!reader.waiting) return connection.hold(chunk);
+    if (this.#into !== undefined) return this.#receivedInto(connection, chunk, this.#into);
     if (chunk.length <= this.#size) return reader.resolve(chunk as Buffer);
     connection.hold(chunk);
     const slice = this.#take(this.#size);
     if (slice !== undefined) reader.resolve(slice as Buffer);
+  }
+
+  #receivedInto(connection: Connection, chunk: Uint8Array, into: Uint8Array): void {
+    const reader = this.#reader;
+    if (into.length === this.#size && chunk.length <= this.#size) {
+      into.set(chunk);
+      connection.copied += chunk.length;
+      return reader.resolve(chunk.length);
+    }
+    connection.hold(chunk);
+    try {
+      const count = this.#fill(into, this.#size);
+      if (count > 0) reader.resolve(count);
+    } catch (error) {
+      // The bytes stay, for the next call.
+      reader.reject(error);
+    }
   }
 
   drained(): void {
@@ -354,7 +445,7 @@ export class Stream implements ConnectionUser {
   ended(): void {
     this.onOpen?.();
     this.#ended = true;
-    this.#reader.resolve(NOTHING);
+    this.#endReader();
   }
 
   closed(connection: Connection, error: unknown): void {
@@ -367,13 +458,41 @@ export class Stream implements ConnectionUser {
       }
     }
     this.#ended = true;
-    if (reason === undefined) this.#reader.resolve(NOTHING);
+    if (reason === undefined) this.#endReader();
     else if (this.#reader.waiting) this.#reader.reject(reason);
     else this.#error = reason;
     this.#rejectWriters((call) => (reason === undefined ? brokenPipe(call) : told(reason, call)));
     this.#gone.resolve();
   }
 }
+
+/** A slice may keep so many times its own size alive, and in any case so many bytes. */
+const PINNED_TIMES = 16;
+const PINNED_MIN = 1024;
+
+/** Whether a slice keeps far more memory alive than it shows. */
+export function pinsMuch(slice: Uint8Array): boolean {
+  const { length } = slice;
+  if (length * PINNED_TIMES >= LARGEST_CHUNK) return false;
+  const pinned = slice.buffer.byteLength;
+  return pinned > PINNED_MIN && pinned > length * PINNED_TIMES;
+}
+
+/** In memory of its own: Buffer.from() would put a small one into a pool. */
+export function copyOf(slice: Uint8Array): Buffer {
+  const copy = Buffer.allocUnsafeSlow(slice.length);
+  copy.set(slice);
+  return copy;
+}
+
+/** @throws TypeError for a buffer of a recv_into that is smaller than when it was called */
+export function checkBuffer(buffer: Uint8Array, size: number): void {
+  if (buffer.length >= size) return;
+  throw new TypeError("recv_into: the buffer was transferred or made smaller while the call waited");
+}
+
+/** Who forgets a connection that has ended, without close(), leaves its second descriptor to the collector. */
+const forgotten = new FinalizationRegistry<number>(closeDescriptor);
 
 const brokenPipe = (syscall: string): OSError =>
   osError({ code: "EPIPE", syscall, reason: "nothing can be sent any more" });

@@ -76,6 +76,7 @@ export class Listening {
 /** What descriptors refer to; several may refer to one. */
 export interface Open {
   references: number;
+  resets?: boolean;
   family: number;
   port: number;
   endpoint: Endpoint | undefined;
@@ -140,8 +141,10 @@ export class Kernel {
   close(fd: number, reset = false): void {
     const open = this.at(fd);
     this.#descriptors[fd - FIRST_DESCRIPTOR] = undefined;
+    // SO_LINGER belongs to the socket: with a second descriptor, the reset comes when that is closed.
+    open.resets ||= reset;
     if (--open.references > 0) return;
-    if (open.endpoint !== undefined) this.closeEndpoint(open.endpoint, reset);
+    if (open.endpoint !== undefined) this.closeEndpoint(open.endpoint, open.resets);
     if (open.listening === undefined) return;
     this.ports.delete(open.listening.port);
     for (const waiting of open.listening.queue) this.closeEndpoint(waiting, true);
