@@ -149,3 +149,51 @@ describe("a TLS connect", () => {
     }
   });
 });
+
+describe("a server that demands certificates", () => {
+  /** What a client with its own self-signed certificate gets from a server that trusts `ca`. */
+  async function asked(tls: Partial<socket.TLS>) {
+    const listener = kept(
+      socket.create_server(["127.0.0.1", 0], { tls: { key, cert, requestCert: true, ...tls } }),
+    );
+    const own = { ca: cert, key, cert };
+    const client = kept(
+      await socket.create_connection(listener.getsockname(), null, null, { tls: own }),
+    ) as socket.Socket;
+    return { listener, client };
+  }
+  const stranger = { ca: [] };
+
+  test("accepts a client whose certificate it can verify", async () => {
+    const { listener, client } = await asked({ ca: cert });
+    await expectAlive(client, kept((await listener.accept())[0]));
+  });
+
+  test("resets a client whose certificate it cannot verify, and nobody accepts it", async () => {
+    const { listener, client } = await asked(stranger);
+    expect(await failure(() => client.recv(1))).toBeInstanceOf(socket.ConnectionResetError);
+    listener.settimeout(0);
+    expect(await failure(() => listener.accept())).toBeInstanceOf(socket.BlockingIOError);
+  });
+
+  test("accepts it if rejectUnauthorized is false", async () => {
+    const { listener, client } = await asked({ ...stranger, rejectUnauthorized: false });
+    await expectAlive(client, kept((await listener.accept())[0]));
+  });
+
+  test("tells a client without one by an alert, which its recv throws as an SSLError", async () => {
+    const address = (await asked({ ca: cert })).listener.getsockname();
+    const client = kept(await socket.create_connection(address, null, null, { tls: { ca: cert } }));
+    const error = await failure(() => client.recv(1));
+    expect(error).toBeInstanceOf(socket.SSLError);
+    expect(error).toMatchObject({ reason: "TLSV13_ALERT_CERTIFICATE_REQUIRED", errno: 1, syscall: "recv" });
+  });
+});
+
+test("connect() verifies the host that it connects to, not a preset name", async () => {
+  // The certificate is of localhost, 127.0.0.1 and ::1.
+  const listener = kept(socket.create_server(["127.0.0.2", 0], { tls: { key, cert } }));
+  const one = kept(socket.socket());
+  const error = await failure(() => one.connect(listener.getsockname(), { tls: { ca: cert } }));
+  expect(error).toMatchObject({ name: "SSLError", code: "ERR_TLS_CERT_ALTNAME_INVALID" });
+});

@@ -76,7 +76,7 @@ export class OSError extends Error {
   override readonly name: string = "OSError";
   /** The error's name, as in errno(3). */
   readonly code: string;
-  /** The platform's number for it, positive; 0 where the platform has none. */
+  /** The platform's number for it, positive (a gaierror's has its sign); 0 where the platform has none. */
   readonly errno: number;
   /** The reason in words. */
   readonly strerror: string;
@@ -133,13 +133,17 @@ export class PermissionError extends OSError {
 export class FileNotFoundError extends OSError {
   override readonly name = "FileNotFoundError";
 }
-/** A host or a service that cannot be resolved; `code` is one of EAI_*, `errno` its number without a sign. */
+/** A host or a service that cannot be resolved; `code` is one of EAI_*, `errno` its number. */
 export class gaierror extends OSError {
   override readonly name = "gaierror";
 }
 /** TLS: a handshake that failed, a certificate that is not trusted. `code` is OpenSSL's name for the reason. */
 export class SSLError extends OSError {
   override readonly name = "SSLError";
+  /** OpenSSL's name for the reason, as `code` has it. */
+  get reason(): string {
+    return this.code;
+  }
 }
 
 const FAMILY: Record<string, new (details: OSErrorDetails) => OSError> = {
@@ -183,6 +187,8 @@ export function asOSError(error: unknown, syscall: string, address?: string): OS
       : typeof told.errno === "number"
         ? errnoName(told.errno)
         : "EUNKNOWN";
+  const alert = alertOf(told.message);
+  if (alert !== undefined) return tlsError(alert, syscall, address, error);
   const known = code in constants.errno;
   return osError({
     code,
@@ -191,6 +197,19 @@ export function asOSError(error: unknown, syscall: string, address?: string): OS
     cause: error,
     ...(known ? {} : { reason: String(told.message ?? error) }),
   });
+}
+
+/** The reason in an error of OpenSSL's form: "error:1000045c:SSL routines:OPENSSL_internal:REASON". */
+function alertOf(message: unknown): string | undefined {
+  const [, reason] = /^error:[\da-f]{8}:SSL routines:[^:]*:(\w+)/.exec(String(message)) ?? [];
+  // BoringSSL's names for the two alerts that only TLS 1.3 has; Python shows OpenSSL's.
+  return reason?.replace(/^TLSV1_(?=ALERT_(CERTIFICATE_REQUIRED|MISSING_EXTENSION)$)/, "TLSV13_");
+}
+
+/** An error of the TLS protocol, as Python words it. Its number is SSL_ERROR_SSL. */
+function tlsError(reason: string, syscall: string, address: string | undefined, cause: unknown): SSLError {
+  const text = `[SSL: ${reason}] ${reason.toLowerCase().replaceAll("_", " ")}`;
+  return new SSLError({ code: reason, errno: 1, syscall, address, reason: text, cause });
 }
 
 // What more than one room says.

@@ -31,6 +31,10 @@ export class Listener {
   readonly #shaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
   #accepts: Waiter<Stream>[] = [];
   #closed = false;
+  /** Clients that were reset because their handshake failed or their certificate was not verified. */
+  refused = 0;
+  /** Whether a client needs a certificate that can be verified. */
+  readonly #verifies: boolean;
   /**
    * Descriptors get the lowest number that is free: one with this number is one too many. Without a free one, Bun's accept
    * loop takes a core for itself.
@@ -50,6 +54,7 @@ export class Listener {
     }
     this.#backlog = Math.max(1, backlog);
     this.#fd = fd;
+    this.#verifies = tls?.requestCert === true && tls.rejectUnauthorized !== false;
     this.optionsChanged();
     const socket = tls === undefined ? this.#plainEvents() : this.#tlsEvents();
     this.#acceptor = new Acceptor(fd, { backlog, socket, tls });
@@ -148,9 +153,12 @@ export class Listener {
       },
       handshake: (socket: Bun.Socket<Connection>, success: boolean): void => {
         const stream = done(socket);
-        // A client that fails its handshake is no connection that anybody could accept.
-        if (!success || this.#closed || this.#queueFull) stream?.abort();
-        else if (stream !== undefined) this.#give(stream);
+        if (stream === undefined) return;
+        // Bun reports success for a client whose certificate it refused, and then closes without an error.
+        const refused = !success || (this.#verifies && !socket.authorized);
+        if (refused) this.refused++;
+        if (refused || this.#closed || this.#queueFull) stream.abort();
+        else this.#give(stream);
       },
       close: (socket: Bun.Socket<Connection>, error?: Error): void => {
         done(socket);

@@ -88,6 +88,10 @@ export function handshakeError(error: Error | null, address: string, syscall = "
   const code = String((error as { code?: unknown } | null)?.code ?? "EPROTO");
   // EPROTO is what Bun calls OpenSSL's own errors.
   if (code === "ECONNRESET" || code === "EPIPE") return asOSError(error, "connect", address);
+  if (code === "EPROTO" && error !== null) {
+    const known = asOSError(error, syscall, address);
+    if (known instanceof SSLError) return known;
+  }
   const reason = error?.message ?? "the handshake failed";
   return new SSLError({
     code,

@@ -40,7 +40,7 @@ export type AddressInfo = [
 const CODES = { EAI_ADDRFAMILY, EAI_AGAIN, EAI_FAIL, EAI_FAMILY, EAI_NONAME, EAI_SERVICE, EAI_SOCKTYPE };
 
 function unresolved(code: keyof typeof CODES, address: string, reason: string, cause?: unknown): gaierror {
-  return new gaierror({ code, errno: Math.abs(CODES[code]), syscall: "getaddrinfo", address, reason, cause });
+  return new gaierror({ code, errno: CODES[code], syscall: "getaddrinfo", address, reason, cause });
 }
 
 /** A literal address with its family, in its standard form: "127.1" is 127.0.0.1. A name gives undefined. */
@@ -149,7 +149,7 @@ export async function resolve(
 export const noLookup = (host: string, syscall: string): gaierror =>
   new gaierror({
     code: "EAI_NONAME",
-    errno: Math.abs(EAI_NONAME),
+    errno: EAI_NONAME,
     syscall,
     address: host,
     reason: "a name is not looked up here: give its address, as getaddrinfo() tells it",

@@ -32,7 +32,7 @@ import {
   listenDescriptor,
   openDescriptor,
 } from "./descriptor.ts";
-import { closedError, OSError, osError, textOf, wouldBlock } from "./errors.ts";
+import { closedError, gaierror, OSError, osError, textOf, wouldBlock } from "./errors.ts";
 import { GuestListener } from "./guest-listener.ts";
 import { Listener } from "./listener.ts";
 import { adoptStream } from "./open-stream.ts";
@@ -212,13 +212,13 @@ export class Socket<F extends AddressFamily = AF_INET> {
     await this.#own.connect(address, this.#timeout, options, opened);
   }
 
-  /** connect(), which gives the errno instead of throwing an OSError; 0 when it stands. */
+  /** connect(), which gives the errno instead of throwing an OSError; 0 when it stands. @throws gaierror for an unknown name */
   async connect_ex(address: AddressLike<F>, options?: ConnectOptions): Promise<number> {
     try {
       await this.connect(address, options);
       return 0;
     } catch (error) {
-      if (error instanceof OSError) return error.errno;
+      if (error instanceof OSError && !(error instanceof gaierror)) return error.errno;
       throw error;
     }
   }

@@ -8,7 +8,7 @@ import { Connection, type ConnectionUser } from "./connection.ts";
 import { SO_LINGER, SOL_SOCKET } from "./constants.ts";
 import { closeDescriptor, duplicateDescriptor, lingerTime, setOption } from "./descriptor.ts";
 import { libc } from "./libc.ts";
-import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
+import { asOSError, busyError, closedError, osError, SSLError, wouldBlock, type OSError } from "./errors.ts";
 import { RingPool } from "./ring-buffer.ts";
 import { streamSocket } from "./stream-socket.ts";
 import { TurnBudget } from "./turn-budget.ts";
@@ -498,8 +498,11 @@ const brokenPipe = (syscall: string): OSError =>
   osError({ code: "EPIPE", syscall, reason: "nothing can be sent any more" });
 
 /** The same error, of the call that it ends. */
-const told = ({ code, strerror, cause }: OSError, syscall: string): OSError =>
-  osError({ code, syscall, reason: strerror, cause });
+const told = (error: OSError, syscall: string): OSError => {
+  const { code, errno, strerror: reason, cause } = error;
+  const details = { code, errno, syscall, reason, cause };
+  return error instanceof SSLError ? new SSLError(details) : osError(details);
+};
 
 /** A reset that comes behind the peer's FIN is EPIPE in the kernel (tcp_reset); to who receives it is a reset. */
 const resetBehindFin = (error: OSError): OSError =>
