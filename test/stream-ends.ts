@@ -213,6 +213,8 @@ export function checkLoss({ pair, cloggedPair, limits }: Pairs): void {
 
     test("can still be read: a write that fails loses nothing of what it said before", async () => {
       const [a, b] = await pair();
+      // A reset discards what Nagle's algorithm still holds back.
+      if (a.family !== socket.AF_UNIX) a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1);
       await a.sendall(bytes("my reply"));
       a[Symbol.dispose]();
       expectConnectionError(await failure(b.sendall(bytes("x"))), ["EPIPE", "ECONNRESET"], "sendall");
