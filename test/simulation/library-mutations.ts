@@ -78,14 +78,14 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a second recv takes the first one's place",
     file: "net/stream.ts",
-    text: "if (this.#reader.waiting || this.#turning) return",
-    becomes: "if (this.#turning) return",
+    text: "return this.#reader.waiting || this.#turning;",
+    becomes: "return this.#turning;",
   },
   {
     breaks: "a recv that does not wait is overtaken by a second one",
     file: "net/stream.ts",
-    text: "if (this.#reader.waiting || this.#turning) return",
-    becomes: "if (this.#reader.waiting) return",
+    text: "return this.#reader.waiting || this.#turning;",
+    becomes: "return this.#reader.waiting;",
   },
   {
     breaks: "after close, a peer is given up after a fifth of its time",
