@@ -227,7 +227,7 @@ export class LibraryWorld extends World {
     this.#inGap(end, given.abort);
   }
 
-  /** A few microtasks after a call, and before any event, comes another one, or its signal is aborted. */
+  /** At once or a few microtasks after a call, and before any event, comes another one, or its signal is aborted. */
   #inGap(end: End, abort?: CountedAbort): void {
     const { random } = this;
     if (!random.chance(this.#gapRate)) return;
@@ -249,7 +249,7 @@ export class LibraryWorld extends World {
       else this.#callOn(end, what);
     };
     const tick = (): void => (left-- > 0 ? queueMicrotask(tick) : act());
-    queueMicrotask(tick);
+    tick();
   }
 
   #pair(): void {
