@@ -28,7 +28,7 @@ test("a datagram socket that is closed while it connects connects no other", asy
   for (const count of TICKS) {
     const closed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);
     const connecting = outcome(closed.connect(server.getsockname()));
-    await ticks(count);
+    if (count > 0) await ticks(count);
     closed.close();
     const other = datagramSocket();
     await connecting;
@@ -45,7 +45,7 @@ test("a sendto whose socket is closed or detached meanwhile does not leave by an
       const sender = datagramSocket();
       const [, port] = sender.getsockname();
       const sending = outcome(sender.sendto(Buffer.from("x"), sink.getsockname()));
-      await ticks(count);
+      if (count > 0) await ticks(count);
       const fd = sender[end]();
       if (fd !== undefined) closeSync(fd);
       const other = datagramSocket();
@@ -98,7 +98,7 @@ test("recv_into and a recv in its microtasks give bytes in order, or the second 
     const sock = await waitingPair(["111", "222", "333"]);
     const buffer = Buffer.alloc(6);
     const first = sock.recv_into(buffer);
-    await ticks(count);
+    if (count > 0) await ticks(count);
     const second = sock.recv(3).then(String, (error: socket.OSError) => error.code);
     expect(await first).toBe(6);
     expect(buffer.toString()).toBe("111222");
