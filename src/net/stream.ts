@@ -117,7 +117,7 @@ export class Stream implements ConnectionUser {
    */
   recv(size: number, timeout: number | null, signal?: AbortSignal): Promise<Buffer> {
     if (signal?.aborted) return Promise.reject(abortReason(signal));
-    if (this.#reader.waiting || this.#turning) return Promise.reject(busyError("recv"));
+    if (this.#busy) return Promise.reject(busyError("recv"));
     const there = size === 0 ? NOTHING : this.#take(size);
     if (there !== undefined) return Promise.resolve(there as Buffer);
     return this.#wait(size, undefined, timeout, signal) as Promise<Buffer>;
@@ -130,11 +130,15 @@ export class Stream implements ConnectionUser {
    */
   recvInto(buffer: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<number> {
     if (signal?.aborted) return Promise.reject(abortReason(signal));
-    if (this.#reader.waiting || this.#turning) return Promise.reject(busyError("recv"));
+    if (this.#busy) return Promise.reject(busyError("recv"));
     const size = buffer.length;
     if (size === 0) return Promise.resolve(0);
     if (this.readable) return this.#fillSoon(size, buffer, signal);
     return this.#wait(size, buffer, timeout, signal) as Promise<number>;
+  }
+
+  get #busy(): boolean {
+    return this.#reader.waiting || this.#turning;
   }
 
   /** What is there is copied in the caller's next microtask; until then the reading side is this call's. */

@@ -35,6 +35,8 @@ export class Call {
   /** Whether another call of its kind waited already. */
   readonly second: boolean;
   settled = false;
+  /** Another call came in the microtasks after it, or it came in those after another: either may be first. */
+  raced = false;
   /** Of a recv, what is wanted; of a send, how many bytes there are, from where in the pattern, and how many went. */
   readonly size: number;
   place = 0;

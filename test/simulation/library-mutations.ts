@@ -6,7 +6,7 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a pending recv is lost when the connection closes",
     file: "net/stream.ts",
-    text: "if (reason === undefined) this.#reader.resolve(NOTHING);\n    else if (this.#reader.waiting) this.#reader.reject(reason);\n    else this.#error = reason;",
+    text: "if (reason === undefined) this.#endReader();\n    else if (this.#reader.waiting) this.#reader.reject(reason);\n    else this.#error = reason;",
     becomes: "this.#error = reason;",
   },
   {
@@ -78,14 +78,14 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a second recv takes the first one's place",
     file: "net/stream.ts",
-    text: "if (this.#reader.waiting || this.#turning) return",
-    becomes: "if (this.#turning) return",
+    text: "return this.#reader.waiting || this.#turning;",
+    becomes: "return this.#turning;",
   },
   {
     breaks: "a recv that does not wait is overtaken by a second one",
     file: "net/stream.ts",
-    text: "if (this.#reader.waiting || this.#turning) return",
-    becomes: "if (this.#reader.waiting) return",
+    text: "return this.#reader.waiting || this.#turning;",
+    becomes: "return this.#reader.waiting;",
   },
   {
     breaks: "after close, a peer is given up after a fifth of its time",
@@ -172,6 +172,24 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
     file: "net/open-stream.ts",
     text: "if (connected && tls === undefined) settle();",
     becomes: "settle();",
+  },
+  {
+    breaks: "a connect goes on although its socket was closed while the name was looked up",
+    file: "net/own-descriptor.ts",
+    text: "      if (signal.aborted) throw abortReason(signal);\n      try {",
+    becomes: "      try {",
+  },
+  {
+    breaks: "an abort just after connect(2) is not heard",
+    file: "net/own-descriptor.ts",
+    text: "    if (signal.aborted) {",
+    becomes: "    if (false) {",
+  },
+  {
+    breaks: "another call reads between a recv_into and its copy",
+    file: "net/stream.ts",
+    text: "    this.#turning = true;\n    await DONE;",
+    becomes: "    await DONE;",
   },
   // The socket.
   {

@@ -32,6 +32,8 @@ export class LibraryWorld extends World {
   readonly #largest: number;
   readonly #timeouts: number;
   readonly #signalRate: number;
+  /** How often something comes in the microtasks after a call. */
+  readonly #gapRate: number;
   #toConnect: number;
   readonly #atOnce: number;
   #ids = 0;
@@ -44,6 +46,7 @@ export class LibraryWorld extends World {
     this.#largest = Math.min([20, 2000, 50_000, 1 << 20][random.between(0, 3)]!, this.kernel.capacity * 4);
     this.#timeouts = [0, 0.2, 0.8][random.between(0, 2)]!;
     this.#signalRate = [0, 0.2, 0.6][random.between(0, 2)]!;
+    this.#gapRate = [0, 0.1, 0.5][random.between(0, 2)]!;
     const some = (most: number): number => (random.chance(0.3) ? 0 : random.next() * most);
     this.#dice = new Dice({
       connect: random.chance(0.3) ? 20 : 3,
@@ -221,6 +224,32 @@ export class LibraryWorld extends World {
       end.connected = true;
     };
     end.follow(call, told, resolved, () => (end.failed = true));
+    this.#inGap(end, given.abort);
+  }
+
+  /** At once or a few microtasks after a call, and before any event, comes another one, or its signal is aborted. */
+  #inGap(end: End, abort?: CountedAbort): void {
+    const { random } = this;
+    if (!random.chance(this.#gapRate)) return;
+    let left = random.between(0, 8);
+    const what = this.#dice.throw(random);
+    const act = (): void => {
+      if (this.trace.fault !== undefined || end.closed) return;
+      for (const call of end.pending) call.raced = true;
+      if (abort !== undefined && random.chance(0.5)) {
+        const at = this.#signals.indexOf(abort);
+        if (at < 0) return;
+        this.#signals.splice(at, 1);
+        this.trace.note("its signal is aborted in the gap", 0);
+        return abort.controller.abort();
+      }
+      // Before it is connected there is nothing but to close it.
+      if (!end.connected) return end.close(random.chance(0.8) ? "close" : "dispose");
+      if (what === "recv") end.recv(random.between(0, 50), this.#given(), true);
+      else this.#callOn(end, what);
+    };
+    const tick = (): void => (left-- > 0 ? queueMicrotask(tick) : act());
+    tick();
   }
 
   #pair(): void {
@@ -288,7 +317,11 @@ export class LibraryWorld extends World {
   #call(what: string): void {
     const { random } = this;
     const end = this.#ends[random.between(0, this.#ends.length - 1)];
-    if (end === undefined) return;
+    if (end !== undefined) this.#callOn(end, what);
+  }
+
+  #callOn(end: End, what: string): void {
+    const { random } = this;
     if (end.closed) return what === "closed" ? this.#callClosed(end) : undefined;
     const closing = { close: "close", asyncDispose: "async dispose", dispose: "dispose" } as const;
     if (what in closing) {
@@ -299,8 +332,10 @@ export class LibraryWorld extends World {
     const size = random.chance(0.1) ? 0 : random.between(1, random.chance(0.5) ? 50 : this.#largest);
     const reading = end.waiting("recv", "recv_into");
     if (what === "recv" && (!reading || random.chance(0.05))) end.recv(size, this.#given());
-    else if (what === "recvInto" && !reading) end.recvInto(Math.max(1, size), this.#given());
-    else if ((what === "send" || what === "sendall") && end.pending.size < 6)
+    else if (what === "recvInto" && !reading) {
+      end.recvInto(Math.max(1, size), this.#given());
+      this.#inGap(end);
+    } else if ((what === "send" || what === "sendall") && end.pending.size < 6)
       end.send(what, size, this.#given());
     else if (what === "shutdownRead") end.shutdown(socket.SHUT_RD);
     else if (what === "shutdownWrite") end.shutdown(socket.SHUT_WR);
