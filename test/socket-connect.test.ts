@@ -166,6 +166,13 @@ describe("connect", () => {
   });
 });
 
+test("connect_ex throws for a host that is unknown, as in Python", async () => {
+  const one = kept(socket.socket());
+  const error = await failure(() => one.connect_ex(["no.such.host.invalid", 1]));
+  expect(error).toBeInstanceOf(socket.gaierror);
+  expect(error.errno).toBe(socket.EAI_NONAME);
+});
+
 test("connect_ex gives 0 or the errno", async () => {
   const { address } = server();
   const one = kept(socket.socket());
