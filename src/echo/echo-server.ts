@@ -32,6 +32,8 @@ export interface EchoOptions {
   backlog?: number;
   /** Default: what the descriptor limit allows, see connectionLimit(). */
   maxConnections?: number;
+  /** Seconds of silence after which the kernel probes a peer (SO_KEEPALIVE); 0 never. Default: 0. */
+  keepalive?: number;
   /** Seconds after which a peer that moves no byte is closed; 0 never. */
   idleTimeout: number;
   /**

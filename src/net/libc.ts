@@ -29,6 +29,8 @@ const calls = {
   close: { args: ["i32"], returns: "i32" },
   isatty: { args: ["i32"], returns: "i32" },
   getrlimit: { args: ["i32", "ptr"], returns: "i32" },
+  getenv: { args: ["ptr"], returns: "cstring" },
+  sigaction: { args: ["i32", "ptr", "ptr"], returns: "i32" },
 } as const;
 
 /** What Linux alone has. */
