@@ -26,7 +26,7 @@ const FLAGS = {
   },
   reply: {
     kind: choice(REPLIES),
-    help: "send back the bytes, or the replies of Python's tutorial",
+    help: 'send the bytes back as they are, or "OK..." before each recv',
     preset: "raw",
   },
   "recv-size": {

@@ -2,6 +2,7 @@
 import { writeSync } from "node:fs";
 import { constants } from "node:os";
 import { connectionLimit, EchoServer } from "../echo/echo-server.ts";
+import { hostMistake } from "../echo/endpoint.ts";
 import { OSError } from "../net/errors.ts";
 import { isTerminal } from "../net/libc.ts";
 import { ignore, startVariable } from "../net/process.ts";
@@ -48,6 +49,8 @@ async function serve(options: ServerOptions): Promise<void> {
       `--max-connections: ${maxConnections} is more than the descriptor limit allows, ${most}; raise it with ulimit -n`,
     );
   }
+  const mistake = hostMistake(options.host);
+  if (mistake !== undefined) throw new UsageError(`--host: ${JSON.stringify(options.host)}: ${mistake}`);
   const server = await start(options);
   stopOnSignals(server, drainTimeout);
   if (stats > 0) printStatistics(server, stats);
@@ -59,8 +62,10 @@ async function serve(options: ServerOptions): Promise<void> {
 async function start(options: ServerOptions): Promise<EchoServer> {
   const onDefect = (error: unknown): void =>
     say(`a connection was closed by an internal error: ${Bun.inspect(error)}`);
+  const onAcceptError = (error: OSError): void =>
+    say(fold(`${error.message}; connections wait in the kernel and are served when there is room`));
   try {
-    return await EchoServer.listen({ ...options, onDefect });
+    return await EchoServer.listen({ ...options, onDefect, onAcceptError });
   } catch (error) {
     if (!(error instanceof OSError)) throw error;
     say(fold(`ringback: ${error.message}${advice(error, options)}`));

@@ -60,7 +60,7 @@ const COLUMNS: Record<string, Column> = {
   },
   broken: {
     width: 8,
-    meaning: "connections ended by an error, mostly a reset, before the peer had all it was owed",
+    meaning: "connections that ended before every byte was sent back, or by a network fault",
     text: ({ now }) => `${now.broken}`,
   },
   in: {

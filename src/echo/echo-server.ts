@@ -32,13 +32,11 @@ export interface EchoOptions {
   backlog?: number;
   /** Default: what the descriptor limit allows, see connectionLimit(). */
   maxConnections?: number;
-  /** Seconds of silence after which the kernel probes a peer (SO_KEEPALIVE); 0 never. Default: 0. */
-  keepalive?: number;
   /** Seconds after which a peer that moves no byte is closed; 0 never. */
   idleTimeout: number;
   /**
-   * Seconds after which a peer that has nothing to say is asked whether it is there; it is given up after twice the
-   * time. 0 never asks, at most 32767. Default: 60.
+   * Seconds of silence after which the kernel probes a peer (SO_KEEPALIVE), which is given up after twice the time;
+   * 0 never, at most 32767. Default: 60.
    */
   keepalive?: number;
   /** Called when connections cannot be accepted (EMFILE, ENFILE, ENOBUFS), once until they can again. */
