@@ -4,8 +4,8 @@
  * are there, and goes when its stdin ends. It changes when there is another kind of peer that stays.
  */
 import { parseArgs } from "node:util";
-import { SO_RCVBUF, SO_SNDBUF, SOL_SOCKET } from "../src/net/constants.ts";
-import { setOption } from "../src/net/descriptor.ts";
+import { SO_RCVBUF, SO_SNDBUF, SOL_SOCKET } from "../src/os/constants.ts";
+import { setOption } from "../src/os/descriptor.ts";
 
 const HELP = `Holds connections to an echo server, for looking at what they cost it.
 

@@ -4,10 +4,10 @@
  */
 import { bench, do_not_optimize, group, summary } from "mitata";
 import { replyNamed, type Reply } from "../src/echo/reply.ts";
-import { Connection } from "../src/net/connection.ts";
-import { RingPool } from "../src/net/ring-buffer.ts";
-import { TurnBudget } from "../src/net/turn-budget.ts";
-import type { StreamSocket } from "../src/net/stream-socket.ts";
+import { Connection } from "../src/core/connection.ts";
+import { RingPool } from "../src/core/ring-buffer.ts";
+import { TurnBudget } from "../src/core/turn-budget.ts";
+import type { StreamSocket } from "../src/engine/bun/transport.ts";
 import { runSuite } from "./suite.ts";
 
 const RECV_SIZE = 1024;

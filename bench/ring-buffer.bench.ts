@@ -3,7 +3,7 @@
  * Each takes chunks in and gives them out in slices that may be kept, as recv() does for a slow reader.
  */
 import { bench, do_not_optimize, group, summary } from "mitata";
-import { RingBuffer } from "../src/net/ring-buffer.ts";
+import { RingBuffer } from "../src/core/ring-buffer.ts";
 import { runSuite } from "./suite.ts";
 
 const CAPACITY = 65_536;

@@ -5,7 +5,7 @@
  * Source of all that is not said here: https://docs.python.org/3/library/socket.html
  */
 import { hostname } from "node:os";
-import { checkAddress, type Address, type AddressLike, type Inet6Address } from "./net/address.ts";
+import { checkAddress, type Address, type AddressLike, type Inet6Address } from "./os/address.ts";
 import {
   checkInt,
   checkTimeout,
@@ -15,18 +15,18 @@ import {
   unsupported,
   type ConnectOptions,
   type Options,
-} from "./net/arguments.ts";
-import * as k from "./net/constants.ts";
-import { AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, type AddressFamily } from "./net/constants.ts";
-import { getOption, openPair } from "./net/descriptor.ts";
-import { textOf } from "./net/errors.ts";
-import { resolve, type AddressInfo } from "./net/resolve.ts";
-import { firstInt, Socket, type ListeningSocket } from "./net/socket.ts";
-import type { TLS } from "./net/stream.ts";
-import { within } from "./net/waiter.ts";
+} from "./socket/checks.ts";
+import * as k from "./os/constants.ts";
+import { AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, type AddressFamily } from "./os/constants.ts";
+import { getOption, openPair } from "./os/descriptor.ts";
+import { textOf } from "./os/errors.ts";
+import { resolve, type AddressInfo } from "./socket/resolve.ts";
+import { firstInt, Socket, type ListeningSocket } from "./socket/socket.ts";
+import type { TLS } from "./socket/stream.ts";
+import { within } from "./socket/pending-call.ts";
 
-export { inet_aton, inet_ntoa, inet_ntop, inet_pton } from "./net/address.ts";
-export * from "./net/constants.ts";
+export { inet_aton, inet_ntoa, inet_ntop, inet_pton } from "./os/address.ts";
+export * from "./os/constants.ts";
 export {
   BlockingIOError,
   BrokenPipeError,
@@ -42,12 +42,12 @@ export {
   SSLError,
   TimeoutError,
   TimeoutError as timeout,
-} from "./net/errors.ts";
+} from "./os/errors.ts";
 export type { Address, AddressInfo, AddressLike, Inet6Address, TLS };
-export { getdefaulttimeout, setdefaulttimeout } from "./net/arguments.ts";
-export type { Bytes, BytesLike, ConnectOptions, Options } from "./net/arguments.ts";
-export type { ListeningSocket, Socket } from "./net/socket.ts";
-export type { InetAddress } from "./net/address.ts";
+export { getdefaulttimeout, setdefaulttimeout } from "./socket/checks.ts";
+export type { Bytes, BytesLike, ConnectOptions, Options } from "./socket/checks.ts";
+export type { ListeningSocket, Socket } from "./socket/socket.ts";
+export type { InetAddress } from "./os/address.ts";
 
 /** Whether Python's module has IPv6. */
 export const has_ipv6 = true;

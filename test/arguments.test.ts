@@ -1,8 +1,8 @@
 /** What a call is given: flags, timeouts, addresses, packed options. What it cannot do is said before it begins. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { decodeAddress, encodeAddress } from "../src/net/address.ts";
-import { closeDescriptor, duplicateDescriptor, openDescriptor, openPair } from "../src/net/descriptor.ts";
+import { decodeAddress, encodeAddress } from "../src/os/address.ts";
+import { closeDescriptor, duplicateDescriptor, openDescriptor, openPair } from "../src/os/descriptor.ts";
 import * as socket from "../src/socket.ts";
 import { hasProc } from "./support/program.ts";
 import { closeAll, connection, failure, kept } from "./support/sockets.ts";

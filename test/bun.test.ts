@@ -1,16 +1,16 @@
 /** What Bun does with TCP, as far as this project relies on it. A new Bun that fails here needs another look. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { connect } from "node:net";
-import { AF_INET, SOCK_STREAM } from "../src/net/constants.ts";
+import { AF_INET, SOCK_STREAM } from "../src/os/constants.ts";
 import {
   bindDescriptor,
   closeDescriptor,
   connectDescriptor,
   descriptorName,
   openDescriptor,
-} from "../src/net/descriptor.ts";
-import { libc, setBacklog, setReceiveBuffer } from "../src/net/libc.ts";
-import { canSend, streamSocket } from "../src/net/stream-socket.ts";
+} from "../src/os/descriptor.ts";
+import { libc, setBacklog, setReceiveBuffer } from "../src/os/libc.ts";
+import { canSend, streamSocket } from "../src/engine/bun/transport.ts";
 import { pattern, peer, stalled, until } from "./support/peers.ts";
 
 type Socket = Bun.Socket<undefined> & { readonly fd: number };

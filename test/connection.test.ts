@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { replyNamed } from "../src/echo/reply.ts";
-import { Connection, type ConnectionUser } from "../src/net/connection.ts";
-import { RING_SLOTS, RingPool } from "../src/net/ring-buffer.ts";
-import { TurnBudget } from "../src/net/turn-budget.ts";
+import { Connection, type ConnectionUser } from "../src/core/connection.ts";
+import { RING_SLOTS, RingPool } from "../src/core/ring-buffer.ts";
+import { TurnBudget } from "../src/core/turn-budget.ts";
 import { CAPACITY, echoing } from "./support/echoing.ts";
 import { FakeSocket } from "./support/fake-socket.ts";
 

@@ -1,9 +1,9 @@
 /** What a datagram socket does when something is full, over, or wrong: its queue, the kernel's, its descriptor. */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { readSync } from "node:fs";
-import { DatagramSocket } from "../src/net/datagram.ts";
-import { closeDescriptor, openPair, setOption } from "../src/net/descriptor.ts";
-import { requireLibc } from "../src/net/libc.ts";
+import { DatagramSocket } from "../src/socket/datagram.ts";
+import { closeDescriptor, openPair, setOption } from "../src/os/descriptor.ts";
+import { requireLibc } from "../src/os/libc.ts";
 import * as socket from "../src/socket.ts";
 import { closeAll, failure, freeAddress, kept } from "./support/sockets.ts";
 

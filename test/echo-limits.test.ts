@@ -1,6 +1,6 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { connectionLimit, type EchoOptions } from "../src/echo/echo-server.ts";
-import { addressText } from "../src/net/address.ts";
+import { addressText } from "../src/os/address.ts";
 import { heldWhole, start } from "./support/echo.ts";
 import { exchange, pattern, peer, stalled, until } from "./support/peers.ts";
 

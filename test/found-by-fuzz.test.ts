@@ -5,7 +5,7 @@ import { cases } from "../bench/comparison/cases.ts";
 import { parseResult, type Result } from "../bench/comparison/result.ts";
 import { table } from "../bench/comparison/table.ts";
 import { readCommand as readLoad } from "../bench/load.ts";
-import { decodeAddress } from "../src/net/address.ts";
+import { decodeAddress } from "../src/os/address.ts";
 import { readCommand } from "../src/cli/command.ts";
 import * as socket from "../src/socket.ts";
 import { readFlags as readSoak } from "./soak/soak.ts";

@@ -5,7 +5,7 @@
  * beside it plays those after it as well.
  */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { checkAddress } from "../src/net/address.ts";
+import { checkAddress } from "../src/os/address.ts";
 import * as socket from "../src/socket.ts";
 import { anything, fuzz, oneOf, several } from "./support/fuzz.ts";
 import type { Random } from "./support/random.ts";

@@ -5,7 +5,7 @@
  * beside it plays those after it as well.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { checkAddress, decodeAddress, encodeAddress, SOCKADDR_MAX } from "../src/net/address.ts";
+import { checkAddress, decodeAddress, encodeAddress, SOCKADDR_MAX } from "../src/os/address.ts";
 import * as socket from "../src/socket.ts";
 import { allSeeds, anything, fuzz, inputs, oneOf, several, thrown, word } from "./support/fuzz.ts";
 import type { Random } from "./support/random.ts";

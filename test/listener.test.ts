@@ -1,6 +1,6 @@
 /** What accept does when nothing is there, and what remains of the calls that gave up. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { closeDescriptor, connectDescriptor, openDescriptor } from "../src/net/descriptor.ts";
+import { closeDescriptor, connectDescriptor, openDescriptor } from "../src/os/descriptor.ts";
 import * as socket from "../src/socket.ts";
 import { closeAll, failure, kept, server } from "./support/sockets.ts";
 

@@ -1,7 +1,7 @@
 /** Which of Bun's events shows that a connection stands. Bun is a fake here: the order of its events is the test's. */
 import { afterEach, expect, setDefaultTimeout, spyOn, test } from "bun:test";
-import type { Connection } from "../src/net/connection.ts";
-import { openStream } from "../src/net/open-stream.ts";
+import type { Connection } from "../src/core/connection.ts";
+import { openStream } from "../src/socket/connect.ts";
 import * as socket from "../src/socket.ts";
 import { FakeSocket } from "./support/fake-socket.ts";
 import { failure } from "./support/sockets.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { RING_SLOTS, RingBuffer, RingPool } from "../src/net/ring-buffer.ts";
+import { RING_SLOTS, RingBuffer, RingPool } from "../src/core/ring-buffer.ts";
 import { Random, withSeed } from "./support/random.ts";
 
 const chunk = (...bytes: number[]): Uint8Array => Uint8Array.from(bytes);

@@ -2,8 +2,8 @@
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { getEventListeners } from "node:events";
 import { readSync } from "node:fs";
-import { closeDescriptor, openPair, setOption } from "../src/net/descriptor.ts";
-import { requireLibc } from "../src/net/libc.ts";
+import { closeDescriptor, openPair, setOption } from "../src/os/descriptor.ts";
+import { requireLibc } from "../src/os/libc.ts";
 import * as socket from "../src/socket.ts";
 import { backToNow, leap } from "./support/clock.ts";
 import { pattern, until } from "./support/peers.ts";

@@ -3,7 +3,7 @@
  * or a terminal that takes nothing.
  */
 import { writeSync } from "node:fs";
-import { canWrite } from "../net/libc.ts";
+import { canWrite } from "../os/libc.ts";
 
 /** How often a stdout that has no room is looked at. */
 const LOOK_MS = 100;

@@ -1,6 +1,6 @@
 /** What the program says of its work: figures while it runs and at the end, a stop, a start that failed. */
 import type { EchoOptions, Figures } from "../echo/echo-server.ts";
-import type { OSError } from "../net/errors.ts";
+import type { OSError } from "../os/errors.ts";
 import type { StopSignal } from "./signals.ts";
 import { plural } from "./text.ts";
 

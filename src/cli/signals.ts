@@ -1,7 +1,7 @@
 /**
  * The signals that stop a program: the first one gracefully, a later one at once.
  */
-import { isIgnored } from "../net/process.ts";
+import { isIgnored } from "../os/process.ts";
 
 export type StopSignal = "SIGTERM" | "SIGINT" | "SIGHUP";
 

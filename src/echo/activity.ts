@@ -5,8 +5,8 @@
  * A FIN says that the peer has everything. Where something is missing, what was echoed is delivered first, as far as
  * time allows, and then the connection is reset.
  */
-import type { Connection } from "../net/connection.ts";
-import { osError, type OSError } from "../net/errors.ts";
+import type { Connection } from "../core/connection.ts";
+import { osError, type OSError } from "../os/errors.ts";
 
 /** How long a peer may keep its side open after our FIN. */
 export const LINGER_MS = 2_000;

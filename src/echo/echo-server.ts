@@ -3,13 +3,13 @@
  * It changes when a limit or the order of a stop changes.
  */
 import { readdirSync } from "node:fs";
-import { addressText } from "../net/address.ts";
-import { Connection, type ConnectionUser } from "../net/connection.ts";
-import { osError, type OSError } from "../net/errors.ts";
-import { descriptorLimit, SPARE_DESCRIPTORS } from "../net/libc.ts";
-import { RingPool } from "../net/ring-buffer.ts";
-import { streamSocket } from "../net/stream-socket.ts";
-import { TurnBudget } from "../net/turn-budget.ts";
+import { addressText } from "../os/address.ts";
+import { Connection, type ConnectionUser } from "../core/connection.ts";
+import { osError, type OSError } from "../os/errors.ts";
+import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";
+import { RingPool } from "../core/ring-buffer.ts";
+import { streamSocket } from "../engine/bun/transport.ts";
+import { TurnBudget } from "../core/turn-budget.ts";
 import { Activity } from "./activity.ts";
 import { Drain, DRAIN_PERIOD_MS } from "./drain.ts";
 import { endpointsOf, type Endpoint } from "./endpoint.ts";

@@ -1,9 +1,9 @@
 /**
  * What a host stands for: the addresses to listen on. It changes when another way to write a host is understood.
  */
-import { AF_INET, AF_INET6 } from "../net/constants.ts";
-import { osError, type OSError } from "../net/errors.ts";
-import { literalHost } from "../net/resolve.ts";
+import { AF_INET, AF_INET6 } from "../os/constants.ts";
+import { osError, type OSError } from "../os/errors.ts";
+import { literalHost } from "../socket/resolve.ts";
 
 /** An address without a port. */
 export interface Endpoint {

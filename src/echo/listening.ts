@@ -2,9 +2,9 @@
  * The sockets that an echo server listens on: one for each address, all on the same port. It changes when listening
  * sockets are set in another way.
  */
-import { Acceptor } from "../net/acceptor.ts";
-import { addressText } from "../net/address.ts";
-import { connectionEvents, type Connection } from "../net/connection.ts";
+import { Acceptor } from "../engine/bun/acceptor.ts";
+import { addressText } from "../os/address.ts";
+import { connectionEvents, type Connection } from "../core/connection.ts";
 import {
   IPPROTO_IPV6,
   IPPROTO_TCP,
@@ -17,7 +17,7 @@ import {
   TCP_KEEPCNT,
   TCP_KEEPIDLE,
   TCP_KEEPINTVL,
-} from "../net/constants.ts";
+} from "../os/constants.ts";
 import {
   bindDescriptor,
   closeDescriptor,
@@ -25,9 +25,9 @@ import {
   listenDescriptor,
   openDescriptor,
   setOption,
-} from "../net/descriptor.ts";
-import { asOSError, osError, type OSError } from "../net/errors.ts";
-import { libc, setBacklog, setReceiveBuffer } from "../net/libc.ts";
+} from "../os/descriptor.ts";
+import { asOSError, osError, type OSError } from "../os/errors.ts";
+import { libc, setBacklog, setReceiveBuffer } from "../os/libc.ts";
 import type { Endpoint } from "./endpoint.ts";
 
 export interface ListeningOptions {

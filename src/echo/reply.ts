@@ -2,8 +2,8 @@
  * What the echo server says: the raw bytes of RFC 862, or the replies of the tutorial's second server. It changes
  * when what is said changes. Both send as much as the peer takes and keep the rest, by reference.
  */
-import type { Connection } from "../net/connection.ts";
-import { UNITS_PER_VISIT, unitsOf } from "../net/turn-budget.ts";
+import type { Connection } from "../core/connection.ts";
+import { UNITS_PER_VISIT, unitsOf } from "../core/turn-budget.ts";
 
 export const REPLIES = ["raw", "tutorial"] as const;
 export type ReplyName = (typeof REPLIES)[number];

@@ -1,10 +1,10 @@
 /** Code that throws: a task beside an accept loop, the loop itself, a connection's user, the echo server's own reply. */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
-import { Connection, connectionEvents, type ConnectionUser } from "../../src/net/connection.ts";
-import { RingPool } from "../../src/net/ring-buffer.ts";
-import { TurnBudget } from "../../src/net/turn-budget.ts";
-import { streamSocket } from "../../src/net/stream-socket.ts";
+import { Connection, connectionEvents, type ConnectionUser } from "../../src/core/connection.ts";
+import { RingPool } from "../../src/core/ring-buffer.ts";
+import { TurnBudget } from "../../src/core/turn-budget.ts";
+import { streamSocket } from "../../src/engine/bun/transport.ts";
 import { start } from "../support/echo.ts";
 import { steady } from "../support/faults.ts";
 import { exchange, pattern, peer, until } from "../support/peers.ts";

@@ -1,9 +1,9 @@
-/** What src/net/acceptor.ts and src/echo/listening.ts rely on: Bun on a copy of a listening descriptor. */
+/** What src/engine/bun/acceptor.ts and src/echo/listening.ts rely on: Bun on a copy of a listening descriptor. */
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
-import * as k from "../../src/net/constants.ts";
-import * as d from "../../src/net/descriptor.ts";
-import { libc, readable } from "../../src/net/libc.ts";
+import * as k from "../../src/os/constants.ts";
+import * as d from "../../src/os/descriptor.ts";
+import { libc, readable } from "../../src/os/libc.ts";
 import { until } from "../support/peers.ts";
 
 type WithFd = { readonly fd: number };

@@ -162,19 +162,19 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   },
   {
     breaks: "the backlog is ignored",
-    file: "net/acceptor.ts",
+    file: "engine/bun/acceptor.ts",
     text: "listenDescriptor(this.#fd, this.#backlog);",
     becomes: "",
   },
   {
     breaks: "an accept that fails is tried again and again",
-    file: "net/acceptor.ts",
+    file: "engine/bun/acceptor.ts",
     text: "if (stands && this.#suspicious) return this.#pause();",
     becomes: "",
   },
   {
     breaks: "accepting does not go on after a pause",
-    file: "net/acceptor.ts",
+    file: "engine/bun/acceptor.ts",
     text: "this.#timer = setTimeout(() => this.#resume(), this.#nextPause);",
     becomes: "",
   },

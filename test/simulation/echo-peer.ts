@@ -3,7 +3,7 @@
  * way, or when what it must get does.
  */
 import type { ReplyName } from "../../src/echo/reply.ts";
-import type { Connection } from "../../src/net/connection.ts";
+import type { Connection } from "../../src/core/connection.ts";
 import type { Limits } from "./echo-limits.ts";
 import type { FakeSocket } from "./fake-bun.ts";
 import type { Author, Endpoint, Kernel } from "./kernel.ts";

@@ -1,10 +1,10 @@
 /**
- * The system calls of src/net/libc.ts on the fake kernel. bun:ffi is what is replaced: the code that packs addresses
+ * The system calls of src/os/libc.ts on the fake kernel. bun:ffi is what is replaced: the code that packs addresses
  * and reads errno is the real one. It changes when the code under test uses another system call.
  */
 import { constants } from "node:os";
-import { decodeAddress, encodeAddress, type Inet6Address } from "../../src/net/address.ts";
-import type { AddressFamily } from "../../src/net/constants.ts";
+import { decodeAddress, encodeAddress, type Inet6Address } from "../../src/os/address.ts";
+import type { AddressFamily } from "../../src/os/constants.ts";
 import type { Kernel, Open } from "./kernel.ts";
 
 /** What ptr() gives: the memory itself, so that a use outside of it is seen. */
@@ -132,7 +132,7 @@ function systemCalls(current: () => Kernel) {
   };
 }
 
-/** Puts the fake kernel behind bun:ffi, for good, and before src/net/libc.ts is imported. */
+/** Puts the fake kernel behind bun:ffi, for good, and before src/os/libc.ts is imported. */
 export function installLibc(current: () => Kernel): void {
   const calls: Record<string, unknown> = systemCalls(current);
   const ffi = require("bun:ffi") as Record<string, unknown>;

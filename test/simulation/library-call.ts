@@ -2,7 +2,7 @@
  * A call on a socket of the library, how it is made, and what its error is named. It changes when a call can be made in
  * another way.
  */
-import { OSError } from "../../src/net/errors.ts";
+import { OSError } from "../../src/os/errors.ts";
 
 /** A signal that counts who listens to it. */
 export class CountedAbort {

@@ -2,8 +2,8 @@
  * One end of a connection of the socket library: the calls that wait on it, what each may come to, and the bytes that
  * it is owed. It changes when what a call means changes.
  */
-import type { Connection } from "../../src/net/connection.ts";
-import type { AddressFamily } from "../../src/net/constants.ts";
+import type { Connection } from "../../src/core/connection.ts";
+import type { AddressFamily } from "../../src/os/constants.ts";
 import type { Socket } from "../../src/socket.ts";
 import type { FakeSocket } from "./fake-bun.ts";
 import type { Author, Endpoint } from "./kernel.ts";

@@ -2,8 +2,8 @@
  * The socket library among itself: listeners, clients, accepted sockets and pairs, each of which makes whatever call
  * comes to the seed's mind. It changes when the library has another call.
  */
-import type { AddressFamily } from "../../src/net/constants.ts";
-import { errnoName } from "../../src/net/errors.ts";
+import type { AddressFamily } from "../../src/os/constants.ts";
+import { errnoName } from "../../src/os/errors.ts";
 import * as socket from "../../src/socket.ts";
 import type { Endpoint } from "./kernel.ts";
 import type { FakeSocket } from "./fake-bun.ts";

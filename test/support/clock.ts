@@ -1,6 +1,6 @@
 /** A clock that can be moved on, so that a test need not wait for ten seconds to be over. */
 import { spyOn } from "bun:test";
-import { Waiter } from "../../src/net/waiter.ts";
+import { Waiter } from "../../src/socket/pending-call.ts";
 
 const real = performance.now.bind(performance);
 let ahead = 0;

@@ -1,8 +1,8 @@
 /** A connection with the echo server's user, on a fake socket. */
 import { replyNamed, type ReplyName } from "../../src/echo/reply.ts";
-import { Connection, type ConnectionUser } from "../../src/net/connection.ts";
-import { RingPool } from "../../src/net/ring-buffer.ts";
-import { TurnBudget } from "../../src/net/turn-budget.ts";
+import { Connection, type ConnectionUser } from "../../src/core/connection.ts";
+import { RingPool } from "../../src/core/ring-buffer.ts";
+import { TurnBudget } from "../../src/core/turn-budget.ts";
 import type { FakeSocket } from "./fake-socket.ts";
 
 export const CAPACITY = 1000;

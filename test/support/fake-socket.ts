@@ -1,4 +1,4 @@
-import type { StreamSocket } from "../../src/net/stream-socket.ts";
+import type { StreamSocket } from "../../src/engine/bun/transport.ts";
 
 /**
  * A socket as Bun's is, with a kernel that takes what the test says. It notes every call, and throws at a call

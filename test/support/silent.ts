@@ -7,7 +7,7 @@ import {
   descriptorName,
   listenDescriptor,
   openDescriptor,
-} from "../../src/net/descriptor.ts";
+} from "../../src/os/descriptor.ts";
 import { AF_INET, SOCK_STREAM } from "../../src/socket.ts";
 import { kept } from "./sockets.ts";
 

@@ -1,5 +1,5 @@
 /** Loaded before the program: whoever sends "throw" meets a defect in the middle of the server. */
-import { Connection } from "../../src/net/connection.ts";
+import { Connection } from "../../src/core/connection.ts";
 
 const { relay } = Connection.prototype;
 Connection.prototype.relay = function (this: Connection, chunk: Uint8Array, limit: number) {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { Connection } from "../../../src/net/connection.ts";
-import { RingPool } from "../../../src/net/ring-buffer.ts";
-import { TurnBudget } from "../../../src/net/turn-budget.ts";
+import { Connection } from "../../../src/core/connection.ts";
+import { RingPool } from "../../../src/core/ring-buffer.ts";
+import { TurnBudget } from "../../../src/core/turn-budget.ts";
 import { FakeSocket } from "../../support/fake-socket.ts";
 
 /** A connection whose user holds what comes, as the library does, and what its user saw. */

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { replyNamed, type ReplyName } from "../../../src/echo/reply.ts";
-import { Connection, type ConnectionUser } from "../../../src/net/connection.ts";
-import { RingPool } from "../../../src/net/ring-buffer.ts";
-import { TurnBudget } from "../../../src/net/turn-budget.ts";
+import { Connection, type ConnectionUser } from "../../../src/core/connection.ts";
+import { RingPool } from "../../../src/core/ring-buffer.ts";
+import { TurnBudget } from "../../../src/core/turn-budget.ts";
 import { FakeSocket } from "../../support/fake-socket.ts";
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -1,7 +1,7 @@
 /** The sockets that a server listens on, as its peers and the kernel see them. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "node:net";
-import { SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET } from "../../../src/net/constants.ts";
+import { SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET } from "../../../src/os/constants.ts";
 import {
   bindDescriptor,
   closeDescriptor,
@@ -9,7 +9,7 @@ import {
   listenDescriptor,
   openDescriptor,
   setOption,
-} from "../../../src/net/descriptor.ts";
+} from "../../../src/os/descriptor.ts";
 import type { Endpoint } from "../../../src/echo/endpoint.ts";
 import { Listening } from "../../../src/echo/listening.ts";
 import * as socket from "../../../src/socket.ts";

@@ -2,7 +2,7 @@
  * The socket object of Python's module: one descriptor, and what it has become, a stream, a listener or a datagram
  * socket. It changes when one of its calls does. How bytes move is written in the rooms of those three.
  */
-import { addressText, checkAddress, type Address, type AddressLike, type AnyAddress } from "./address.ts";
+import { addressText, checkAddress, type Address, type AddressLike, type AnyAddress } from "../os/address.ts";
 import {
   bytesOf,
   checkFlags,
@@ -19,9 +19,9 @@ import {
   type BytesLike,
   type ConnectOptions,
   type Options,
-} from "./arguments.ts";
-import * as k from "./constants.ts";
-import { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, type AddressFamily } from "./constants.ts";
+} from "./checks.ts";
+import * as k from "../os/constants.ts";
+import { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, type AddressFamily } from "../os/constants.ts";
 import { DatagramSocket } from "./datagram.ts";
 import {
   closeDescriptor,
@@ -31,14 +31,14 @@ import {
   lingerTime,
   listenDescriptor,
   openDescriptor,
-} from "./descriptor.ts";
-import { closedError, gaierror, OSError, osError, textOf, wouldBlock } from "./errors.ts";
+} from "../os/descriptor.ts";
+import { closedError, gaierror, OSError, osError, textOf, wouldBlock } from "../os/errors.ts";
 import { GuestListener } from "./guest-listener.ts";
 import { Listener } from "./listener.ts";
-import { adoptStream } from "./open-stream.ts";
-import { OwnDescriptor } from "./own-descriptor.ts";
+import { adoptStream } from "./connect.ts";
+import { OwnDescriptor } from "./connector.ts";
 import { copyOf, pinsMuch, type Stream, type TLS } from "./stream.ts";
-import { within } from "./waiter.ts";
+import { within } from "./pending-call.ts";
 
 /** The most that one `for await` step gives. */
 const STEP = 65_536;

@@ -7,19 +7,19 @@
  * connections wait and Bun accepts none, the copy is closed, and after a pause Bun gets another one. The kernel's queue
  * belongs to what both descriptors refer to: who waits in it goes on waiting, and is served when there is room.
  */
-import { addressText } from "./address.ts";
-import type { Connection } from "./connection.ts";
-import { AF_INET, SOCK_STREAM } from "./constants.ts";
+import { addressText } from "../../os/address.ts";
+import type { Connection } from "../../core/connection.ts";
+import { AF_INET, SOCK_STREAM } from "../../os/constants.ts";
 import {
   closeDescriptor,
   descriptorName,
   duplicateDescriptor,
   listenDescriptor,
   openDescriptor,
-} from "./descriptor.ts";
-import { asOSError, osError, type OSError } from "./errors.ts";
-import { readable } from "./libc.ts";
-import type { TLS } from "./stream.ts";
+} from "../../os/descriptor.ts";
+import { asOSError, osError, type OSError } from "../../os/errors.ts";
+import { readable } from "../../os/libc.ts";
+import type { TLS } from "../../socket/stream.ts";
 
 /** How often it looks whether connections wait that Bun does not accept: a wake-up and one poll(2). */
 const LOOK_MS = 500;

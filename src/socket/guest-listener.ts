@@ -4,14 +4,14 @@
  * calls does. Bun.listen would call listen(2) again, accept whatever comes and leave O_NONBLOCK set for everybody.
  */
 import { ptr } from "bun:ffi";
-import { decodeAddress, SOCKADDR_MAX } from "./address.ts";
-import { closeDescriptor, listenDescriptor, SOCKET_FLAGS, withFlags } from "./descriptor.ts";
-import { closedError, osError, wouldBlock } from "./errors.ts";
-import { fail, lastError, requireLibc } from "./libc.ts";
+import { decodeAddress, SOCKADDR_MAX } from "../os/address.ts";
+import { closeDescriptor, listenDescriptor, SOCKET_FLAGS, withFlags } from "../os/descriptor.ts";
+import { closedError, osError, wouldBlock } from "../os/errors.ts";
+import { fail, lastError, requireLibc } from "../os/libc.ts";
 import { MAX_ACCEPTS } from "./listener.ts";
-import { adoptStream } from "./open-stream.ts";
+import { adoptStream } from "./connect.ts";
 import type { Stream } from "./stream.ts";
-import { abortReason, Waiter } from "./waiter.ts";
+import { abortReason, Waiter } from "./pending-call.ts";
 
 const EPOLL_CLOEXEC = 0x80000;
 const [EPOLL_CTL_ADD, EPOLLIN] = [1, 1];

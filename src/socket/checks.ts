@@ -2,10 +2,10 @@
  * What a call is given, checked before anything changes: bytes, sizes, flags, timeouts, addresses, the trailing
  * options. It changes when the form of an argument does.
  */
-import * as k from "./constants.ts";
-import { AF_INET, AF_INET6, type AddressFamily } from "./constants.ts";
-import { checkNoNul, type AnyAddressLike, type Inet6Address } from "./address.ts";
-import { osError, textOf, type OSError } from "./errors.ts";
+import * as k from "../os/constants.ts";
+import { AF_INET, AF_INET6, type AddressFamily } from "../os/constants.ts";
+import { checkNoNul, type AnyAddressLike, type Inet6Address } from "../os/address.ts";
+import { osError, textOf, type OSError } from "../os/errors.ts";
 import { literal, literalHost, noLookup } from "./resolve.ts";
 import type { TLS } from "./stream.ts";
 

@@ -3,7 +3,7 @@
  * what does not fit is dropped, as the kernel would. It changes when that queue's rules do.
  */
 import { ptr } from "bun:ffi";
-import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from "./address.ts";
+import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
 import {
   AF_INET6,
   MSG_DONTWAIT,
@@ -12,12 +12,12 @@ import {
   SO_REUSEADDR,
   SOL_SOCKET,
   type AddressFamily,
-} from "./constants.ts";
-import { closeDescriptor, getOption, setOption, withFlags } from "./descriptor.ts";
-import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "./errors.ts";
-import { lastError, requireLibc } from "./libc.ts";
+} from "../os/constants.ts";
+import { closeDescriptor, getOption, setOption, withFlags } from "../os/descriptor.ts";
+import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "../os/errors.ts";
+import { lastError, requireLibc } from "../os/libc.ts";
 import { checkBuffer, turn } from "./stream.ts";
-import { abortReason, Waiter } from "./waiter.ts";
+import { abortReason, Waiter } from "./pending-call.ts";
 
 /** How many may wait, however small; their bytes are bounded by SO_RCVBUF. */
 const MAX_DATAGRAMS = 4096;

@@ -3,16 +3,24 @@
  * to a pending one when the peer, the deadline or the signal comes first. It changes when one of these calls does.
  * How bytes are kept and sent is the connection's business.
  */
-import type { AnyAddress } from "./address.ts";
-import { Connection, type ConnectionUser } from "./connection.ts";
-import { SO_LINGER, SOL_SOCKET } from "./constants.ts";
-import { closeDescriptor, duplicateDescriptor, lingerTime, setOption } from "./descriptor.ts";
-import { libc } from "./libc.ts";
-import { asOSError, busyError, closedError, osError, SSLError, wouldBlock, type OSError } from "./errors.ts";
-import { RingPool } from "./ring-buffer.ts";
-import { streamSocket } from "./stream-socket.ts";
-import { TurnBudget } from "./turn-budget.ts";
-import { abortReason, Alarm, Waiter } from "./waiter.ts";
+import type { AnyAddress } from "../os/address.ts";
+import { Connection, type ConnectionUser } from "../core/connection.ts";
+import { SO_LINGER, SOL_SOCKET } from "../os/constants.ts";
+import { closeDescriptor, duplicateDescriptor, lingerTime, setOption } from "../os/descriptor.ts";
+import { libc } from "../os/libc.ts";
+import {
+  asOSError,
+  busyError,
+  closedError,
+  osError,
+  SSLError,
+  wouldBlock,
+  type OSError,
+} from "../os/errors.ts";
+import { RingPool } from "../core/ring-buffer.ts";
+import { streamSocket } from "../engine/bun/transport.ts";
+import { TurnBudget } from "../core/turn-budget.ts";
+import { abortReason, Alarm, Waiter } from "./pending-call.ts";
 
 /**
  * Received bytes that wait for recv(), for each socket; one chunk of at most 512 KiB may come on top. With 1 MiB, 200

@@ -2,11 +2,11 @@
  * How a descriptor becomes a stream: connecting, with or without TLS, and adopting what is connected already. It
  * changes when there is another way to begin.
  */
-import { connectionEvents, type Connection } from "./connection.ts";
-import { adopting, closeDescriptor } from "./descriptor.ts";
-import { asOSError, osError, SSLError, type OSError } from "./errors.ts";
+import { connectionEvents, type Connection } from "../core/connection.ts";
+import { adopting, closeDescriptor } from "../os/descriptor.ts";
+import { asOSError, osError, SSLError, type OSError } from "../os/errors.ts";
 import { Stream, type TLS } from "./stream.ts";
-import { Waiter } from "./waiter.ts";
+import { Waiter } from "./pending-call.ts";
 
 /**
  * Hands a connected or connecting descriptor to Bun, and waits until the connection stands; with TLS, until its

@@ -9,7 +9,7 @@ import {
   inet_pton,
   type Inet6Address,
   type InetAddress,
-} from "./address.ts";
+} from "../os/address.ts";
 import {
   AF_INET,
   AF_INET6,
@@ -25,8 +25,8 @@ import {
   SOCK_DGRAM,
   SOCK_STREAM,
   type AddressFamily,
-} from "./constants.ts";
-import { gaierror, textOf } from "./errors.ts";
+} from "../os/constants.ts";
+import { gaierror, textOf } from "../os/errors.ts";
 
 /** One answer: what socket() and connect() take. */
 export type AddressInfo = [

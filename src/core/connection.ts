@@ -6,9 +6,9 @@
  * Two kinds of bytes wait here. The ring holds received chunks that have not been passed on, neither taken by
  * the user nor relayed to the peer. The tail is the rest of the one piece that the user gave to write().
  */
-import { osError } from "./errors.ts";
+import { osError } from "../os/errors.ts";
 import type { RingBuffer, RingPool } from "./ring-buffer.ts";
-import { closedSocket, type StreamSocket } from "./stream-socket.ts";
+import { closedSocket, type StreamSocket } from "../engine/bun/transport.ts";
 import { UNITS_PER_VISIT, unitsOf, type Resting, type TurnBudget } from "./turn-budget.ts";
 
 /**

@@ -4,8 +4,8 @@
  * another socket.
  */
 import { ptr } from "bun:ffi";
-import { MSG_DONTWAIT, MSG_NOSIGNAL } from "./constants.ts";
-import { libc, peerFinished, unacknowledged, unread, type Libc } from "./libc.ts";
+import { MSG_DONTWAIT, MSG_NOSIGNAL } from "../../os/constants.ts";
+import { libc, peerFinished, unacknowledged, unread, type Libc } from "../../os/libc.ts";
 
 export interface StreamSocket {
   /**

@@ -3,9 +3,9 @@
  * anew, as it was, after a connect that failed, since Bun closes what it cannot connect. It changes when connecting
  * does.
  */
-import { addressText, type AnyAddress, type AnyAddressLike } from "./address.ts";
-import { literalAddress, signalOf, tlsOf, type ConnectOptions } from "./arguments.ts";
-import { AF_UNIX, SOCK_DGRAM, type AddressFamily } from "./constants.ts";
+import { addressText, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
+import { literalAddress, signalOf, tlsOf, type ConnectOptions } from "./checks.ts";
+import { AF_UNIX, SOCK_DGRAM, type AddressFamily } from "../os/constants.ts";
 import {
   bindDescriptor,
   closeDescriptor,
@@ -13,11 +13,11 @@ import {
   descriptorName,
   openDescriptor,
   setOption,
-} from "./descriptor.ts";
-import { closedError, OSError, osError } from "./errors.ts";
-import { openStream } from "./open-stream.ts";
+} from "../os/descriptor.ts";
+import { closedError, OSError, osError } from "../os/errors.ts";
+import { openStream } from "./connect.ts";
 import type { Stream, TLS } from "./stream.ts";
-import { abortReason, within } from "./waiter.ts";
+import { abortReason, within } from "./pending-call.ts";
 
 /** How soon a connect is tried again that found a Unix listener's queue full. */
 const QUEUE_RETRY_MS = 5;

@@ -5,7 +5,7 @@
  * All deadlines share one timer. It is armed for the earliest; when that was met it stays armed, so that a recv that
  * is answered at once costs no timer.
  */
-import { osError, textOf } from "./errors.ts";
+import { osError, textOf } from "../os/errors.ts";
 
 interface Deadlined {
   /** In performance.now()'s milliseconds; Infinity once it does not matter any more. */

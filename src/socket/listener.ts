@@ -3,13 +3,13 @@
  * changes when that queue's rules do. Bun accepts at once whatever comes, and cannot be told to stop, so that the
  * bound is kept here: what comes beyond it is reset.
  */
-import { Acceptor } from "./acceptor.ts";
-import { connectionEvents, type Connection } from "./connection.ts";
-import { acceptedFrom, noDelay, setNoDelay } from "./descriptor.ts";
-import { closedError, osError, wouldBlock } from "./errors.ts";
-import { descriptorLimit, SPARE_DESCRIPTORS } from "./libc.ts";
+import { Acceptor } from "../engine/bun/acceptor.ts";
+import { connectionEvents, type Connection } from "../core/connection.ts";
+import { acceptedFrom, noDelay, setNoDelay } from "../os/descriptor.ts";
+import { closedError, osError, wouldBlock } from "../os/errors.ts";
+import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";
 import { Stream, turn, type TLS } from "./stream.ts";
-import { abortReason, Alarm, Waiter } from "./waiter.ts";
+import { abortReason, Alarm, Waiter } from "./pending-call.ts";
 
 /** A client that does not finish its TLS handshake in this time is reset. */
 const HANDSHAKE_MS = 10_000;
