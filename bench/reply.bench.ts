@@ -7,7 +7,7 @@ import { replyNamed, type Reply } from "../src/echo/reply.ts";
 import { Connection } from "../src/core/connection.ts";
 import { RingPool } from "../src/core/ring-buffer.ts";
 import { TurnBudget } from "../src/core/turn-budget.ts";
-import type { StreamSocket } from "../src/engine/bun/transport.ts";
+import type { Transport } from "../src/core/transport.ts";
 import { runSuite } from "./suite.ts";
 
 const RECV_SIZE = 1024;
@@ -38,7 +38,7 @@ const rings = new RingPool(65_536);
 
 function connectionTo(write: (bytes: Uint8Array, offset: number, length: number) => void): Connection {
   const nothing = (): void => {};
-  const socket: StreamSocket = {
+  const socket: Transport = {
     write(bytes, offset, length) {
       write(bytes, offset, length);
       return length;

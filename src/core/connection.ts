@@ -8,7 +8,7 @@
  */
 import { osError } from "../os/errors.ts";
 import type { RingBuffer, RingPool } from "./ring-buffer.ts";
-import { closedSocket, type StreamSocket } from "../engine/bun/transport.ts";
+import { closedTransport, type Transport } from "./transport.ts";
 import { UNITS_PER_VISIT, unitsOf, type Resting, type TurnBudget } from "./turn-budget.ts";
 
 /**
@@ -67,7 +67,7 @@ export class Connection implements Resting {
   readonly budget: TurnBudget;
   nextResting: Resting | null = null;
 
-  #socket: StreamSocket;
+  #socket: Transport;
   readonly #user: ConnectionUser;
   readonly #rings: RingPool;
   #ring: RingBuffer | null = null;
@@ -82,7 +82,7 @@ export class Connection implements Resting {
   /** Received bytes are lost that count as neither held nor dropped. */
   #lost = false;
 
-  constructor(socket: StreamSocket, user: ConnectionUser, rings: RingPool, budget: TurnBudget) {
+  constructor(socket: Transport, user: ConnectionUser, rings: RingPool, budget: TurnBudget) {
     this.#socket = socket;
     this.#user = user;
     this.#rings = rings;
@@ -105,7 +105,7 @@ export class Connection implements Resting {
   }
 
   get closed(): boolean {
-    return this.#socket === closedSocket;
+    return this.#socket === closedTransport;
   }
 
   /** Whether our FIN is out: what still comes is dropped. */
@@ -456,15 +456,15 @@ export class Connection implements Resting {
   }
 
   /** Takes the socket away, so that nothing reaches a descriptor that may be another's by then. */
-  #release(): StreamSocket {
+  #release(): Transport {
     const socket = this.#socket;
-    this.#socket = closedSocket;
+    this.#socket = closedTransport;
     return socket;
   }
 
   /** Says once that it is over: only whoever took the real socket away has something to tell. */
-  #tell(socket: StreamSocket, error: unknown): void {
-    if (socket === closedSocket) return;
+  #tell(socket: Transport, error: unknown): void {
+    if (socket === closedTransport) return;
     this.#user.closed(this, error);
     this.#tail = null;
     if (this.#ring === null) return;
@@ -473,27 +473,3 @@ export class Connection implements Resting {
     this.#ring = null;
   }
 }
-
-/**
- * The handlers that bring a Bun socket's events to the connection in `socket.data`. `open` is the owner's: it
- * puts the connection there, or refuses the socket. A refused socket has none, and its `close` says nothing.
- */
-export const connectionEvents = {
-  data(socket: Bun.Socket<Connection>, chunk: Uint8Array): void {
-    socket.data.onData(chunk);
-  },
-  drain(socket: Bun.Socket<Connection>): void {
-    socket.data.onDrain();
-  },
-  end(socket: Bun.Socket<Connection>): void {
-    socket.data.onEnd();
-  },
-  close(socket: Bun.Socket<Connection | undefined>, error?: Error): void {
-    socket.data?.onClose(error);
-  },
-  /** A throw in one of the above is a defect: of this connection it makes an end, of the others nothing. */
-  error(socket: Bun.Socket<Connection | undefined>, error: Error): void {
-    if (socket.data === undefined) socket.terminate();
-    else socket.data.abort(error);
-  },
-};

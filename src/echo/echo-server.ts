@@ -8,7 +8,7 @@ import { Connection, type ConnectionUser } from "../core/connection.ts";
 import { osError, type OSError } from "../os/errors.ts";
 import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";
 import { RingPool } from "../core/ring-buffer.ts";
-import { streamSocket } from "../engine/bun/transport.ts";
+import { transportOf } from "../engine/bun/transport.ts";
 import { TurnBudget } from "../core/turn-budget.ts";
 import { Activity } from "./activity.ts";
 import { Drain, DRAIN_PERIOD_MS } from "./drain.ts";
@@ -168,7 +168,7 @@ export class EchoServer {
         return;
       }
       this.#figures.connections++;
-      const connection = new Connection(streamSocket(socket), this.#user, rings, budget);
+      const connection = new Connection(transportOf(socket), this.#user, rings, budget);
       socket.data = connection;
       this.#open.set(connection, new Activity(connection, this.#sweepMs));
       reply.opened(connection);

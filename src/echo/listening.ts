@@ -2,9 +2,10 @@
  * The sockets that an echo server listens on: one for each address, all on the same port. It changes when listening
  * sockets are set in another way.
  */
+import { connectionEvents } from "../engine/bun/transport.ts";
 import { Acceptor } from "../engine/bun/acceptor.ts";
 import { addressText } from "../os/address.ts";
-import { connectionEvents, type Connection } from "../core/connection.ts";
+import { type Connection } from "../core/connection.ts";
 import {
   IPPROTO_IPV6,
   IPPROTO_TCP,

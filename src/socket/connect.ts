@@ -2,7 +2,8 @@
  * How a descriptor becomes a stream: connecting, with or without TLS, and adopting what is connected already. It
  * changes when there is another way to begin.
  */
-import { connectionEvents, type Connection } from "../core/connection.ts";
+import { connectionEvents } from "../engine/bun/transport.ts";
+import { type Connection } from "../core/connection.ts";
 import { adopting, closeDescriptor } from "../os/descriptor.ts";
 import { asOSError, osError, SSLError, type OSError } from "../os/errors.ts";
 import { Stream, type TLS } from "./stream.ts";

@@ -3,8 +3,9 @@
  * changes when that queue's rules do. Bun accepts at once whatever comes, and cannot be told to stop, so that the
  * bound is kept here: what comes beyond it is reset.
  */
+import { connectionEvents } from "../engine/bun/transport.ts";
 import { Acceptor } from "../engine/bun/acceptor.ts";
-import { connectionEvents, type Connection } from "../core/connection.ts";
+import { type Connection } from "../core/connection.ts";
 import { acceptedFrom, noDelay, setNoDelay } from "../os/descriptor.ts";
 import { closedError, osError, wouldBlock } from "../os/errors.ts";
 import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";

@@ -18,7 +18,7 @@ import {
   type OSError,
 } from "../os/errors.ts";
 import { RingPool } from "../core/ring-buffer.ts";
-import { streamSocket } from "../engine/bun/transport.ts";
+import { transportOf } from "../engine/bun/transport.ts";
 import { TurnBudget } from "../core/turn-budget.ts";
 import { abortReason, Alarm, Waiter } from "./pending-call.ts";
 
@@ -98,7 +98,7 @@ export class Stream implements ConnectionUser {
   constructor(socket: Bun.Socket<Connection>, plain: boolean) {
     this.plain = plain;
     this.#socket = socket;
-    this.#connection = new Connection(plain ? streamSocket(socket) : socket, this, rings, budget);
+    this.#connection = new Connection(plain ? transportOf(socket) : socket, this, rings, budget);
     socket.data = this.#connection;
   }
 

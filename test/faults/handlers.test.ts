@@ -1,10 +1,10 @@
 /** Code that throws: a task beside an accept loop, the loop itself, a connection's user, the echo server's own reply. */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
-import { Connection, connectionEvents, type ConnectionUser } from "../../src/core/connection.ts";
+import { Connection, type ConnectionUser } from "../../src/core/connection.ts";
 import { RingPool } from "../../src/core/ring-buffer.ts";
 import { TurnBudget } from "../../src/core/turn-budget.ts";
-import { streamSocket } from "../../src/engine/bun/transport.ts";
+import { connectionEvents, transportOf } from "../../src/engine/bun/transport.ts";
 import { start } from "../support/echo.ts";
 import { steady } from "../support/faults.ts";
 import { exchange, pattern, peer, until } from "../support/peers.ts";
@@ -119,7 +119,7 @@ describe.skipIf(!hasProc)("a connection's user that throws", () => {
       allowHalfOpen: true,
       socket: {
         ...connectionEvents,
-        open: (one) => void (one.data = new Connection(streamSocket(one), user, rings, new TurnBudget())),
+        open: (one) => void (one.data = new Connection(transportOf(one), user, rings, new TurnBudget())),
       },
     });
     kept({ close: () => listener.stop(true) });

@@ -91,13 +91,13 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "closing twice is told twice",
     file: "core/connection.ts",
-    text: "if (socket === closedSocket) return;\n    this.#user.closed(this, error);",
+    text: "if (socket === closedTransport) return;\n    this.#user.closed(this, error);",
     becomes: "this.#user.closed(this, error);",
   },
   {
     breaks: "after the close, the socket is still used",
     file: "core/connection.ts",
-    text: "this.#socket = closedSocket;",
+    text: "this.#socket = closedTransport;",
     becomes: "",
   },
   {
@@ -164,8 +164,8 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "the tail is forgotten before it is known what was lost",
     file: "core/connection.ts",
-    text: "this.#socket = closedSocket;\n",
-    becomes: "this.#socket = closedSocket;\n    this.#tail = null;\n",
+    text: "this.#socket = closedTransport;\n",
+    becomes: "this.#socket = closedTransport;\n    this.#tail = null;\n",
   },
   {
     breaks: "what is held resumes reading that was stopped for good",
@@ -222,7 +222,7 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   },
   {
     breaks: "a throw in a handler leaves its connection as it is",
-    file: "core/connection.ts",
+    file: "engine/bun/transport.ts",
     text: "else socket.data.abort(error);",
     becomes: "",
   },

@@ -210,11 +210,4 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
     text: "this.#connecting?.abort(reason);",
     becomes: "",
   },
-  {
-    breaks: "a shutdown of reading keeps what a recv_into could not put anywhere",
-    file: "socket/stream.ts",
-    text: "this.#returned = undefined;\n    this.#connection.drop();\n    this.#reader.resolve",
-    becomes: "this.#connection.drop();\n    this.#reader.resolve",
-    test: "test/socket-attacked.test.ts",
-  },
 ];

@@ -1,10 +1,10 @@
-import type { StreamSocket } from "../../src/engine/bun/transport.ts";
+import type { Transport } from "../../src/core/transport.ts";
 
 /**
  * A socket as Bun's is, with a kernel that takes what the test says. It notes every call, and throws at a call
  * that a real descriptor would suffer from: any use after it was closed, a write behind the FIN.
  */
-export class FakeSocket implements StreamSocket {
+export class FakeSocket implements Transport {
   /** How many bytes the kernel still takes. */
   room: number;
   /** The peer reset: every write gives -1, as Bun's does. */

@@ -1,45 +1,12 @@
 /**
- * What a connection asks of a socket, and the sockets that answer: Bun's own, a faster one over send(2), and the
- * one that stands in when the real one is gone. It changes when a connection needs another call, or a platform
- * another socket.
+ * How Bun's sockets carry a connection: Bun's own writes, or send(2) for small messages. It changes when Bun's sockets
+ * do, or a platform can do it another way.
  */
 import { ptr } from "bun:ffi";
+import type { Connection } from "../../core/connection.ts";
+import type { Transport } from "../../core/transport.ts";
 import { MSG_DONTWAIT, MSG_NOSIGNAL } from "../../os/constants.ts";
 import { libc, peerFinished, unacknowledged, unread, type Libc } from "../../os/libc.ts";
-
-export interface StreamSocket {
-  /**
-   * Gives bytes to the kernel, in one try, and queues nothing. What it does not take, it announces by a `drain`
-   * event later.
-   * @returns how many the kernel took, 0 too; -1 when the socket is closed or shut down
-   */
-  write(bytes: Uint8Array, offset: number, length: number): number;
-  /** No further chunk until resume(). */
-  pause(): unknown;
-  resume(): unknown;
-  /** Sends FIN behind what the kernel has taken. */
-  shutdown(): unknown;
-  /** Closes the descriptor. If the peer still sends, that is a reset, and what it has not read is lost. */
-  end(): unknown;
-  /** Closes the descriptor with a reset. */
-  terminate(): unknown;
-  /** How many of the bytes that the kernel took the peer has not acknowledged. Not every socket can tell. */
-  unacknowledged?(): number;
-  /** How many bytes of the peer's wait in the kernel. Not every socket can tell. */
-  unread?(): number;
-  /** Whether the peer's FIN has reached the kernel, though bytes may wait before it. Not every socket can tell. */
-  peerFinished?(): boolean;
-}
-
-/** Takes the place of a socket that is closed, so that nothing can reach its descriptor, which may be another's. */
-export const closedSocket: StreamSocket = {
-  write: () => -1,
-  pause: () => undefined,
-  resume: () => undefined,
-  shutdown: () => undefined,
-  end: () => undefined,
-  terminate: () => undefined,
-};
 
 /**
  * Up to this size send(2) through bun:ffi goes first. Copying rules the cost of a larger write, and a short one
@@ -62,10 +29,10 @@ const SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT;
  * What the kernel leaves goes through Bun, which then arms `drain` and tells a full socket from a dead one.
  *
  * The descriptor number is only safe while the socket is open: afterwards it may be somebody else's. Bun clears
- * its own when it closes, before the `close` event; a connection replaces this object by `closedSocket` at that
+ * its own when it closes, before the `close` event; a connection replaces this object by `closedTransport` at that
  * event, and before it closes the socket itself.
  */
-class SendSocket implements StreamSocket {
+class DirectTransport implements Transport {
   readonly #socket: BunSocket;
   readonly #fd: number;
 
@@ -117,8 +84,32 @@ class SendSocket implements StreamSocket {
 }
 
 /** The socket for a plain connection that Bun has just opened: the one over send(2) where that is to be had. */
-export function streamSocket(socket: BunSocket): StreamSocket {
+export function transportOf(socket: BunSocket): Transport {
   const fd = socket.fd;
   const direct = canSend && fd !== undefined && fd >= 0;
-  return direct ? new SendSocket(socket, fd) : socket;
+  return direct ? new DirectTransport(socket, fd) : socket;
 }
+
+/**
+ * The handlers that bring a Bun socket's events to the connection in `socket.data`. `open` is the owner's: it
+ * puts the connection there, or refuses the socket. A refused socket has none, and its `close` says nothing.
+ */
+export const connectionEvents = {
+  data(socket: Bun.Socket<Connection>, chunk: Uint8Array): void {
+    socket.data.onData(chunk);
+  },
+  drain(socket: Bun.Socket<Connection>): void {
+    socket.data.onDrain();
+  },
+  end(socket: Bun.Socket<Connection>): void {
+    socket.data.onEnd();
+  },
+  close(socket: Bun.Socket<Connection | undefined>, error?: Error): void {
+    socket.data?.onClose(error);
+  },
+  /** A throw in one of the above is a defect: of this connection it makes an end, of the others nothing. */
+  error(socket: Bun.Socket<Connection | undefined>, error: Error): void {
+    if (socket.data === undefined) socket.terminate();
+    else socket.data.abort(error);
+  },
+};
