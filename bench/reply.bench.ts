@@ -13,7 +13,7 @@ import { runSuite } from "./suite.ts";
 const RECV_SIZE = 1024;
 const OK = Buffer.from("OK...");
 
-type Received = Reply["received"];
+type Received = Reply["onData"];
 
 /** A write for each reply, as the tutorial has it. */
 const oneByOne =
@@ -27,13 +27,13 @@ const oneByOne =
 
 const decoder = new TextDecoder();
 const contenders: Record<string, Received> = {
-  "ringback --reply tutorial": replyNamed("tutorial", RECV_SIZE).received,
+  "ringback --reply tutorial": replyNamed("tutorial", RECV_SIZE).onData,
   "Buffer.concat": oneByOne((slice) => Buffer.concat([OK, slice])),
   "template string": oneByOne((slice) => Buffer.from(`OK...${decoder.decode(slice)}`)),
 };
 const names = Object.keys(contenders);
 
-const nobody = { received() {}, drained() {}, ended() {}, closed() {} };
+const nobody = { onData() {}, onDrain() {}, onEnd() {}, onClose() {} };
 const rings = new RingPool(65_536);
 
 function connectionTo(write: (bytes: Uint8Array, offset: number, length: number) => void): Connection {
@@ -53,9 +53,9 @@ function connectionTo(write: (bytes: Uint8Array, offset: number, length: number)
 }
 
 /** What a peer gets for the chunk. */
-function answer(received: Received, chunk: Uint8Array): string {
+function answer(onData: Received, chunk: Uint8Array): string {
   const written: Uint8Array[] = [];
-  received(
+  onData(
     connectionTo((bytes, offset, length) => void written.push(bytes.slice(offset, offset + length))),
     chunk,
   );
@@ -69,10 +69,10 @@ for (const length of [64, 1024, 65_536]) {
   group(`replies to a chunk of ${length} bytes`, () => {
     summary(() => {
       for (const name of names) {
-        const received = contenders[name]!;
-        if (answer(received, chunk) !== expected) throw new Error(`${name}: another answer than the others`);
+        const onData = contenders[name]!;
+        if (answer(onData, chunk) !== expected) throw new Error(`${name}: another answer than the others`);
         const connection = connectionTo(do_not_optimize);
-        bench(name, () => received(connection, chunk)).baseline(name === names[0]);
+        bench(name, () => onData(connection, chunk)).baseline(name === names[0]);
       }
     });
   });

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { replyNamed } from "../src/echo/reply.ts";
-import { Connection, type ConnectionUser } from "../src/core/connection.ts";
+import { Connection } from "../src/core/connection.ts";
+import type { ConnectionHandler } from "../src/core/handler.ts";
 import { RING_SLOTS, RingPool } from "../src/core/ring-buffer.ts";
 import { TurnBudget } from "../src/core/turn-budget.ts";
 import { CAPACITY, echoing } from "./support/echoing.ts";
@@ -295,11 +296,11 @@ describe("closing", () => {
   test("lets go of the socket before it tells, so that nothing can be written in between", () => {
     const socket = new FakeSocket();
     let heldAtEnd = -1;
-    const user: ConnectionUser = {
-      received: (connection, chunk) => connection.relay(chunk, Infinity),
-      drained() {},
-      ended() {},
-      closed(connection) {
+    const user: ConnectionHandler = {
+      onData: (connection, chunk) => connection.relay(chunk, Infinity),
+      onDrain() {},
+      onEnd() {},
+      onClose(connection) {
         heldAtEnd = connection.held;
         connection.relay(bytes(3), Infinity);
         connection.write(bytes(3));
@@ -321,7 +322,7 @@ describe("closing", () => {
     const ring = pool.borrow();
     pool.giveBack(ring);
     const reply = replyNamed("raw");
-    const user: ConnectionUser = { ...reply, ended() {}, closed() {} };
+    const user: ConnectionHandler = { ...reply, onEnd() {}, onClose() {} };
     const connection = new Connection(new FakeSocket(1), user, pool, new TurnBudget());
     connection.onData(bytes(10));
     expect(ring.held).toBe(9);
@@ -335,7 +336,7 @@ test("a connection without backlog owns no ring", () => {
   const pool = new RingPool(CAPACITY);
   const ring = pool.borrow();
   pool.giveBack(ring);
-  const user: ConnectionUser = { ...replyNamed("raw"), ended() {}, closed() {} };
+  const user: ConnectionHandler = { ...replyNamed("raw"), onEnd() {}, onClose() {} };
   const socket = new FakeSocket(5);
   const connection = new Connection(socket, user, pool, new TurnBudget());
   connection.onData(bytes(5));
@@ -351,5 +352,43 @@ test("a connection without backlog owns no ring", () => {
 test("an owner that writes a second piece past the first one is told so", () => {
   const { connection } = echoing(new FakeSocket(1));
   connection.write(bytes(3));
-  expect(() => connection.write(bytes(3))).toThrow("not out yet");
+  expect(() => connection.write(bytes(3))).toThrow("still queued");
+});
+
+describe("handOver", () => {
+  test("gives the rest of a chunk and all further events to the new handler", () => {
+    const socket = new FakeSocket();
+    const events: string[] = [];
+    const served: ConnectionHandler = {
+      onData: (_, chunk) => void events.push(`data ${chunk}`),
+      onDrain: () => void events.push("drain"),
+      onEnd: () => void events.push("end"),
+      onClose: () => void events.push("close"),
+    };
+    const header: ConnectionHandler = {
+      onData: (connection, chunk) => connection.handOver(served, chunk.subarray(3)),
+      onDrain: () => void events.push("not the old one"),
+      onEnd: () => void events.push("not the old one"),
+      onClose: () => void events.push("not the old one"),
+    };
+    const connection = new Connection(socket, header, new RingPool(CAPACITY), new TurnBudget());
+    connection.onData(Buffer.from("HDRfirst"));
+    connection.onData(Buffer.from("second"));
+    connection.onEnd();
+    connection.onClose(undefined);
+    expect(events).toEqual(["data first", "data second", "end", "close"]);
+    expect(connection.received).toBe(14);
+  });
+
+  test("with nothing left calls nobody, and neither does one after the close", () => {
+    const { connection } = echoing(new FakeSocket());
+    const never = (): void => {
+      throw new Error("called");
+    };
+    const handler = { onData: never, onDrain: never, onEnd: never, onClose: never };
+    connection.handOver(handler, new Uint8Array());
+    const other = echoing(new FakeSocket()).connection;
+    other.close();
+    other.handOver(handler, Buffer.from("late"));
+  });
 });

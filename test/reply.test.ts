@@ -21,7 +21,7 @@ describe("recv-sized slicing", () => {
   test("tutorial: the banner, then OK... before each slice of at most the size, one copy of each byte", () => {
     const socket = new FakeSocket();
     const { connection, reply } = echoing(socket, "tutorial", 4);
-    reply.opened(connection);
+    reply.onOpen(connection);
     connection.onData(Buffer.from("abcdefghij"));
     connection.onData(Buffer.from("k"));
     expect(socket.bytes.toString()).toBe(

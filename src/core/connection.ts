@@ -1,74 +1,41 @@
 /**
- * One socket made lossless: what the kernel does not take is kept and sent before anything else, what is held is
- * bounded, a FIN never overtakes a byte, and closing twice is closing once. It changes when one of these rules
- * does. What is said on a connection is its user's business.
+ * One socket made lossless: bytes that the kernel does not take are kept and sent before anything newer, held bytes are
+ * bounded, a FIN never overtakes a byte, and closing twice is closing once. It changes when one of these rules does.
+ * What is said on a connection is its handler's business.
  *
- * Two kinds of bytes wait here. The ring holds received chunks that have not been passed on, neither taken by
- * the user nor relayed to the peer. The tail is the rest of the one piece that the user gave to write().
+ * Two kinds of bytes wait here. The ring holds received chunks that were neither taken by the handler nor relayed to the
+ * peer. The tail is the rest of the one chunk that the handler gave to write().
  */
 import { osError } from "../os/errors.ts";
-import type { RingBuffer, RingPool } from "./ring-buffer.ts";
+import type { ConnectionHandler } from "./handler.ts";
+import { freeChunk, type RingBuffer, type RingPool } from "./ring-buffer.ts";
 import { closedTransport, type Transport } from "./transport.ts";
-import { UNITS_PER_VISIT, unitsOf, type Resting, type TurnBudget } from "./turn-budget.ts";
+import { UNITS_PER_VISIT, unitsOf, type Yielded, type TurnBudget } from "./turn-budget.ts";
 
-/**
- * From this size on, the memory of a chunk that has been relayed, or that nobody will have, is given back at once,
- * not when the collector comes: the next chunk then gets memory that is warm. 8 connections of 64 KiB, 4 in flight,
- * CPU a message against a bare handler: 0.85, and 1.02 without; at 16 KiB it gains nothing, below it costs.
- */
-const RELEASE_FROM = 32_768;
-
-/** A chunk that is a view of something larger is left alone. */
-function release(chunk: Uint8Array): void {
-  if (chunk.length < RELEASE_FROM || chunk.length !== chunk.buffer.byteLength) return;
-  if (chunk.buffer instanceof ArrayBuffer) chunk.buffer.transfer(0);
-}
-
-/** Who uses a connection. Everything here is called synchronously; what it throws ends that connection alone. */
-export interface ConnectionUser {
-  /** A chunk came. It is the user's now, to relay, to hold, to read or to drop. */
-  received(connection: Connection, chunk: Uint8Array): void;
-  /** The kernel took what waited in the tail, and may take more. */
-  drained(connection: Connection): void;
-  /** The peer's FIN: no chunk will follow. The other direction is still open. */
-  ended(connection: Connection): void;
-  /**
-   * The descriptor is gone; called once. An error when it did not end by both sides' FIN. What is in the ring can
-   * still be taken, now or never.
-   */
-  closed(connection: Connection, error: unknown): void;
-}
-
-/** Our direction: finishing means that a FIN follows what is held, shut that it is out. */
+/** Our direction. Finishing: a FIN follows the held bytes. Shut: our FIN is out, or nothing can be written. */
 type Sending = "open" | "finishing" | "shut";
 
-/**
- * The peer's direction. Stopped: nothing is read, whatever is held. Dropping: what comes is of no use any more. Ended:
- * the peer's FIN has come.
- */
+/** The peer's direction. Stopped: paused, whatever is held. Dropping: input is discarded. Ended: the peer's FIN came. */
 type Receiving = "open" | "stopped" | "dropping" | "ended";
 
-/**
- * Whether the kernel can be offered bytes. Full: not before it drains; always so while a tail waits. Resting: not before
- * this connection's turn.
- */
-type Kernel = "ready" | "full" | "resting";
+/** Whether to offer bytes. Full: not until the kernel drains, as long as a tail waits. Yielded: not until our turn. */
+type Kernel = "ready" | "full" | "yielded";
 
-export class Connection implements Resting {
-  /** Bytes that came from the peer and were handed to the user. */
+export class Connection implements Yielded {
+  /** Bytes that came from the peer and were handed to the handler. */
   received = 0;
   /** Bytes that the kernel took. */
   sent = 0;
-  /** Bytes that our code copied on their way; whoever copies, counts here. */
+  /** Bytes that our code copied on their way; counted by the code that copies. */
   copied = 0;
-  /** Bytes that came when nobody wanted any more: behind our FIN, or after drop(). */
+  /** Bytes that were discarded: they came after our FIN, or drop() was called. */
   dropped = 0;
-  /** Shared by all connections: what one turn of the event loop may cost. */
+  /** Shared by all connections of a server: the work of one turn of the event loop. */
   readonly budget: TurnBudget;
-  nextResting: Resting | null = null;
+  nextYielded: Yielded | null = null;
 
-  #socket: Transport;
-  readonly #user: ConnectionUser;
+  #transport: Transport;
+  #handler: ConnectionHandler;
   readonly #rings: RingPool;
   #ring: RingBuffer | null = null;
   #tail: Uint8Array | null = null;
@@ -77,25 +44,25 @@ export class Connection implements Resting {
   #receiving: Receiving = "open";
   #kernel: Kernel = "ready";
   #paused = false;
-  /** What is in the ring was given away to be relayed: nobody else has a part of it. */
+  /** The chunks in the ring were given to relay(): nobody else refers to them. */
   #relaying = false;
-  /** Received bytes are lost that count as neither held nor dropped. */
+  /** Received bytes were lost that are counted as neither held nor dropped. */
   #lost = false;
 
-  constructor(socket: Transport, user: ConnectionUser, rings: RingPool, budget: TurnBudget) {
-    this.#socket = socket;
-    this.#user = user;
+  constructor(transport: Transport, handler: ConnectionHandler, rings: RingPool, budget: TurnBudget) {
+    this.#transport = transport;
+    this.#handler = handler;
     this.#rings = rings;
     this.budget = budget;
   }
 
-  /** Bytes that wait here: in the ring and in the tail. At most the ring's capacity, one chunk and one piece. */
+  /** Bytes that wait here, in the ring and in the tail: at most the ring's capacity, one chunk and one tail. */
   get held(): number {
     const tail = this.#tail === null ? 0 : this.#tail.length - this.#tailOffset;
     return tail + (this.#ring === null ? 0 : this.#ring.held);
   }
 
-  /** Whether a piece can be given to write() now. */
+  /** Whether write() can be called now. */
   get writable(): boolean {
     return this.#kernel === "ready" && this.#sending !== "shut" && !this.closed;
   }
@@ -105,52 +72,61 @@ export class Connection implements Resting {
   }
 
   get closed(): boolean {
-    return this.#socket === closedTransport;
+    return this.#transport === closedTransport;
   }
 
-  /** Whether our FIN is out: what still comes is dropped. */
+  /** Whether our FIN is out. */
   get lingering(): boolean {
     return this.#sending === "shut";
   }
 
-  /** Whether the kernel has taken an answer to every byte that came. Also to be asked when it is over. */
+  /** Whether the kernel has taken the reply to every byte that came. Valid after the close, too. */
   get complete(): boolean {
     return this.held === 0 && this.dropped === 0 && !this.#lost;
   }
 
-  /** Bytes from the peer that wait in the kernel; 0 where it cannot be asked. */
+  /** Bytes from the peer that wait in the kernel; 0 where the kernel does not tell. */
   get unread(): number {
-    return this.#socket.unread?.() ?? 0;
+    return this.#transport.unread?.() ?? 0;
   }
 
-  /** Bytes that the kernel took and that the peer has not acknowledged; 0 where it cannot be asked. */
+  /** Bytes that the kernel took and the peer has not acknowledged; 0 where the kernel does not tell. */
   get unacknowledged(): number {
-    return this.#socket.unacknowledged?.() ?? 0;
+    return this.#transport.unacknowledged?.() ?? 0;
   }
 
-  /** Whether the peer's FIN has come, if only to the kernel: nothing follows what is unread. */
+  /** Whether the peer's FIN has reached the kernel at least: nothing follows the unread bytes. */
   get peerFinished(): boolean {
-    return this.#receiving === "ended" || this.#socket.peerFinished?.() === true;
+    return this.#receiving === "ended" || this.#transport.peerFinished?.() === true;
   }
 
-  // What the user asks for.
+  // Commands.
 
   /**
-   * Sends a received chunk back, by reference. What the kernel does not take waits in the ring. The chunk is given
-   * away with the call: when it is out, its memory may be gone.
-   * @param limit the most that one write may offer, in bytes
+   * From now on another handler receives the events: for a header that is read before the connection is served.
+   * @param rest bytes of a chunk that the old handler did not use; the new one receives them at once
+   */
+  handOver(handler: ConnectionHandler, rest: Uint8Array): void {
+    this.#handler = handler;
+    if (rest.length > 0 && !this.closed) handler.onData(this, rest);
+  }
+
+  /**
+   * Sends a received chunk back, by reference. The ring keeps what the kernel does not take. The caller gives the chunk
+   * away: once sent, its memory may be freed.
+   * @param limit maximum bytes per write
    */
   relay(chunk: Uint8Array, limit: number): void {
     const length = chunk.length;
     if (this.#ring === null && this.#kernel === "ready" && length <= limit && !this.budget.exhausted) {
-      const sent = this.#socket.write(chunk, 0, length);
+      const sent = this.#transport.write(chunk, 0, length);
       this.budget.spend(unitsOf(length));
       if (sent === length) {
         this.sent += length;
-        release(chunk);
+        freeChunk(chunk);
         return;
       }
-      if (sent < 0) return this.#broken();
+      if (sent < 0) return this.#failWrite();
       this.#kernel = "full";
       this.sent += sent;
       this.#relaying = true;
@@ -162,82 +138,83 @@ export class Connection implements Resting {
     this.relayHeld(limit);
   }
 
-  /** Sends back what waits in the ring, as far as the kernel takes it. */
+  /** Sends the chunks in the ring, as far as the kernel takes them. */
   relayHeld(limit: number): void {
     const ring = this.#ring;
     if (ring === null) return;
     let units = 0;
     for (let head = ring.head; head !== undefined && this.#kernel === "ready"; head = ring.head) {
-      if (units >= UNITS_PER_VISIT || this.budget.exhausted) return this.rest();
+      if (units >= UNITS_PER_VISIT || this.budget.exhausted) return this.yieldTurn();
       const length = Math.min(limit, head.length - ring.headOffset);
-      const sent = this.#socket.write(head, ring.headOffset, length);
+      const sent = this.#transport.write(head, ring.headOffset, length);
       units += unitsOf(length);
       this.budget.spend(unitsOf(length));
-      if (sent < 0) return this.#broken();
+      if (sent < 0) return this.#failWrite();
       if (sent < length) this.#kernel = "full";
       this.sent += sent;
       ring.advance(sent);
-      if (ring.head !== head) release(head);
-      this.#emptied(ring);
+      if (ring.head !== head) freeChunk(head);
+      this.#recycleIfEmpty(ring);
     }
   }
 
-  /** Lets the others have their turn: nothing is offered to the kernel until a later turn of the event loop. */
-  rest(): void {
+  /** Lets other connections work: offers nothing to the kernel until a later turn of the event loop. */
+  yieldTurn(): void {
     if (this.#kernel !== "ready" || this.closed) return;
-    this.#kernel = "resting";
+    this.#kernel = "yielded";
     this.budget.wait(this);
   }
 
-  /** Keeps a received chunk, by reference, until it is taken. What take() gives is then the taker's. */
+  /** Keeps a received chunk, by reference, until take() hands it out. */
   hold(chunk: Uint8Array): void {
     this.#push(chunk, 0);
   }
 
   /**
    * Takes the oldest held bytes out of the ring, without a copy.
-   * @param size the most that is wanted, from 1 on
+   * @param size maximum bytes, at least 1
    * @returns 1 to size bytes of one chunk, or undefined when the ring is empty
    */
   take(size: number): Uint8Array | undefined {
     const ring = this.#ring;
     if (ring === null) return undefined;
     const slice = ring.take(size);
-    this.#emptied(ring);
+    this.#recycleIfEmpty(ring);
     return slice;
   }
 
   /**
-   * Gives the kernel one piece; what it does not take waits as the tail, by reference.
-   * @throws Error when a piece waits already: ask `writable` first
+   * Gives the kernel one chunk; the rest waits as the tail, by reference.
+   * @throws Error while a tail waits, or after our FIN: ask `writable` first
    */
-  write(piece: Uint8Array): void {
+  write(chunk: Uint8Array): void {
     if (this.closed) return;
-    if (!this.writable) throw new Error("write: the piece before this one is not out yet, or our FIN is");
-    const sent = this.#socket.write(piece, 0, piece.length);
-    if (sent < 0) return this.#broken();
+    if (!this.writable)
+      throw new Error("write: the previous chunk is still queued, or the connection is shut down");
+    const sent = this.#transport.write(chunk, 0, chunk.length);
+    if (sent < 0) return this.#failWrite();
     this.sent += sent;
-    if (sent === piece.length) return;
+    if (sent === chunk.length) return;
     this.#kernel = "full";
-    this.#tail = piece;
+    this.#tail = chunk;
     this.#tailOffset = sent;
     this.#pauseIfFull();
   }
 
   /**
-   * Offers the kernel one piece, once, and keeps nothing.
-   * @param offset where in the piece to begin
-   * @returns how many bytes the kernel took: 0 when bytes wait already, -1 when nothing can be written any more. If
-   *   it is not all, drained() will be called.
+   * Offers the kernel one chunk, once, and keeps nothing.
+   * @param offset where in the chunk to begin
+   * @returns the bytes that the kernel took: 0 while earlier ones wait, -1 when the connection is closed for writing. If
+   *   the kernel did not take all, onDrain() follows.
    */
-  send(piece: Uint8Array, offset: number): number {
+  send(chunk: Uint8Array, offset: number): number {
     if (this.#sending === "shut" || this.closed) return -1;
     if (this.#kernel !== "ready") return 0;
-    const length = piece.length - offset;
+    const length = chunk.length - offset;
     if (length === 0) return 0;
-    const sent = this.#socket.write(piece, offset, length);
+    const sent = this.#transport.write(chunk, offset, length);
     if (sent < 0) {
-      // Nothing is lost by going on: what the peer said before it closed can still be read, and its end is told.
+      // Keep reading: what the peer sent before it closed can still be received, and so can its end.
       this.#sending = "shut";
       return -1;
     }
@@ -247,99 +224,96 @@ export class Connection implements Resting {
   }
 
   /**
-   * Ends gracefully: once nothing is held, sends FIN, then reads and drops until the peer's FIN, then closes.
-   * What comes before our FIN is out still reaches the user. A peer that never ends is the owner's to close.
+   * Ends gracefully: flushes, sends FIN, discards input until the peer's FIN, closes. The handler still receives what
+   * comes before our FIN is out. If the peer never sends its FIN, the owner has to call close().
    */
   finish(): void {
     if (this.closed) return;
     if (this.#sending === "shut") return this.#discardInput();
     this.#sending = "finishing";
-    this.#settle();
+    this.#finishIfFlushed();
   }
 
   /**
    * Sends FIN and goes on reading.
-   * @throws Error when a piece waits still: ask `writable` first
+   * @throws Error while a tail waits: ask `writable` first
    */
   shutdown(): void {
     if (this.#sending === "shut" || this.closed) return;
-    if (this.#tail !== null) throw new Error("shutdown: a piece is not out yet");
+    if (this.#tail !== null) throw new Error("shutdown: the previous chunk is still queued");
     this.#sending = "shut";
-    this.#socket.shutdown();
+    this.#transport.shutdown();
   }
 
-  /** Forgets what is in the ring, and from now on everything that comes. */
+  /** Discards the ring and all further input. */
   drop(): void {
     if (this.#receiving !== "ended") this.#receiving = "dropping";
     const ring = this.#ring;
     if (ring === null) return;
     this.dropped += ring.held;
-    this.#discard(ring);
-    this.#emptied(ring);
+    ring.discard(this.#relaying);
+    this.#recycleIfEmpty(ring);
   }
 
-  /** Closes now, without a reset unless the peer still sends. What is held is lost. */
+  /** Closes now, without a reset unless the peer still sends. Held bytes are lost. */
   close(): void {
-    const socket = this.#release();
-    socket.end();
-    this.#tell(socket, undefined);
+    const transport = this.#detach();
+    transport.end();
+    this.#notifyClosed(transport, undefined);
   }
 
   /** Closes now, with a reset: the peer learns that bytes may be missing. */
   abort(error: unknown = undefined): void {
-    const socket = this.#release();
-    socket.terminate();
-    this.#tell(socket, error);
+    const transport = this.#detach();
+    transport.terminate();
+    this.#notifyClosed(transport, error);
   }
 
-  /**
-   * Reads nothing more until our FIN is out, so that what the peer sends from now on stays unread, where it can be
-   * seen, and is neither echoed nor dropped.
-   */
+  /** Reads nothing more until our FIN is out: what the peer sends now stays in the kernel, where `unread` counts it. */
   stopReading(): void {
     if (this.closed || this.#receiving !== "open") return;
     this.#receiving = "stopped";
     if (this.#paused) return;
     this.#paused = true;
-    this.#socket.pause();
+    this.#transport.pause();
   }
 
-  /** Takes back stopReading(). */
+  /** Undoes stopReading(). */
   readOn(): void {
     if (this.#receiving !== "stopped") return;
     this.#receiving = "open";
     this.#resumeIfLow();
   }
 
-  // What the socket tells.
+  // Events.
 
   onData(chunk: Uint8Array): void {
     if (this.#receiving === "dropping") {
       this.dropped += chunk.length;
-      release(chunk);
+      freeChunk(chunk);
       return;
     }
     if (this.closed) return;
     this.received += chunk.length;
-    this.#user.received(this, chunk);
+    this.#handler.onData(this, chunk);
   }
 
   onDrain(): void {
     if (this.#kernel !== "full" || this.closed) return;
     this.#kernel = "ready";
-    if (this.#tail !== null && !this.#writeTail(this.#tail)) return;
-    this.#user.drained(this);
-    this.#settle();
+    if (this.#tail !== null && !this.#flushTail(this.#tail)) return;
+    this.#handler.onDrain(this);
+    this.#finishIfFlushed();
   }
 
   onTurn(): void {
     if (this.closed) return;
     this.#kernel = "ready";
     try {
-      this.#user.drained(this);
-      this.#settle();
+      this.#handler.onDrain(this);
+      this.#finishIfFlushed();
     } catch (error) {
-      // No handler of Bun's is on the stack that could: what the user throws here would end the process.
+      // Outside the engine's events nobody else catches: a throw would end the process.
       this.abort(error);
     }
   }
@@ -349,31 +323,28 @@ export class Connection implements Resting {
     const wanted = this.#receiving !== "dropping";
     this.#receiving = "ended";
     if (this.#sending === "shut" && !wanted) return this.close();
-    this.#user.ended(this);
-    this.#settle();
+    this.#handler.onEnd(this);
+    this.#finishIfFlushed();
   }
 
   onClose(error: unknown): void {
-    this.#tell(this.#release(), error);
+    this.#notifyClosed(this.#detach(), error);
   }
 
-  // How it is done.
+  // Internals.
 
-  /**
-   * The kernel says that nothing can be written any more. It means terminate, and now: a socket that is paused
-   * instead never hears of its end, and its descriptor leaks.
-   */
-  #broken(): void {
+  /** Terminates immediately: a paused socket would never get its close event, and its descriptor would leak. */
+  #failWrite(): void {
     this.#lost = true;
     this.abort(osError({ code: "EPIPE", syscall: "send" }));
   }
 
   /** @returns whether the whole tail is out */
-  #writeTail(tail: Uint8Array): boolean {
+  #flushTail(tail: Uint8Array): boolean {
     const length = tail.length - this.#tailOffset;
-    const sent = this.#socket.write(tail, this.#tailOffset, length);
+    const sent = this.#transport.write(tail, this.#tailOffset, length);
     if (sent < 0) {
-      this.#broken();
+      this.#failWrite();
       return false;
     }
     this.sent += sent;
@@ -389,11 +360,11 @@ export class Connection implements Resting {
 
   #push(chunk: Uint8Array, offset: number): void {
     if (this.closed) return;
-    // A chunk that comes in spite of the pause: the peer has reset, and Bun empties the kernel's buffer into us,
-    // megabytes of it, before it says so. Nobody is there to send it to, and the ring must not take it.
+    // A chunk in spite of the pause means that the peer has reset: Bun hands over the kernel's whole buffer, megabytes,
+    // before it reports the reset. The ring must not take them, and nobody is left to send them to.
     if (this.#paused) {
       this.#lost = true;
-      release(chunk);
+      freeChunk(chunk);
       return this.abort(osError({ code: "ECONNRESET", syscall: "recv" }));
     }
     const ring = (this.#ring ??= this.#rings.borrow());
@@ -401,7 +372,7 @@ export class Connection implements Resting {
     this.#pauseIfFull();
   }
 
-  /** What is kept alive for this connection, in bytes: the ring's chunks and the tail's piece, whole. */
+  /** The bytes of memory that this connection keeps alive: whole chunks, in the ring and the tail. */
   get #memory(): number {
     return (this.#ring === null ? 0 : this.#ring.memory) + (this.#tail === null ? 0 : this.#tail.length);
   }
@@ -409,18 +380,18 @@ export class Connection implements Resting {
   #pauseIfFull(): void {
     if (this.#paused || !(this.#ring?.full || this.#memory >= this.#rings.capacity)) return;
     this.#paused = true;
-    this.#socket.pause();
+    this.#transport.pause();
   }
 
   #resumeIfLow(): void {
     if (!this.#paused || this.#receiving === "stopped") return;
     if (this.#ring?.low === false || this.#memory > this.#rings.capacity / 2) return;
     this.#paused = false;
-    this.#socket.resume();
+    this.#transport.resume();
   }
 
-  /** After bytes have left the ring: an empty ring goes back to the pool, and at low water reading goes on. */
-  #emptied(ring: RingBuffer): void {
+  /** After bytes left the ring: returns an empty ring to the pool, and resumes reading at low water. */
+  #recycleIfEmpty(ring: RingBuffer): void {
     if (ring.held === 0) {
       this.#ring = null;
       this.#rings.giveBack(ring);
@@ -428,47 +399,34 @@ export class Connection implements Resting {
     this.#resumeIfLow();
   }
 
-  #settle(): void {
+  #finishIfFlushed(): void {
     if (this.#sending !== "finishing" || this.held > 0 || this.closed) return;
     this.#sending = "shut";
-    this.#socket.shutdown();
+    this.#transport.shutdown();
     this.#discardInput();
   }
 
-  /** From now on only the peer's FIN is of interest; if it is there already, it is over. */
+  /** From now on only the peer's FIN matters; if it has come, the connection is over. */
   #discardInput(): void {
     if (this.#receiving === "ended") return this.close();
     this.#receiving = "dropping";
     this.#resumeIfLow();
   }
 
-  /**
-   * Empties the ring of what nobody will have any more. Its memory goes back at once: left to the collector, 100
-   * stalled peers that reset, again and again, let the server grow to 251 MB, and with this to 97.
-   */
-  #discard(ring: RingBuffer): void {
-    for (let head = ring.head; head !== undefined; head = ring.head) {
-      // A slice that the user took of this chunk is still the user's.
-      const shared = ring.headOffset > 0 && !this.#relaying;
-      ring.advance(head.length - ring.headOffset);
-      if (!shared) release(head);
-    }
+  /** Nothing may reach the descriptor after the close: its number may belong to another socket by then. */
+  #detach(): Transport {
+    const transport = this.#transport;
+    this.#transport = closedTransport;
+    return transport;
   }
 
-  /** Takes the socket away, so that nothing reaches a descriptor that may be another's by then. */
-  #release(): Transport {
-    const socket = this.#socket;
-    this.#socket = closedTransport;
-    return socket;
-  }
-
-  /** Says once that it is over: only whoever took the real socket away has something to tell. */
-  #tell(socket: Transport, error: unknown): void {
-    if (socket === closedTransport) return;
-    this.#user.closed(this, error);
+  /** Notifies the handler exactly once: only the call that detached the real transport reports the close. */
+  #notifyClosed(transport: Transport, error: unknown): void {
+    if (transport === closedTransport) return;
+    this.#handler.onClose(this, error);
     this.#tail = null;
     if (this.#ring === null) return;
-    this.#discard(this.#ring);
+    this.#ring.discard(this.#relaying);
     this.#rings.giveBack(this.#ring);
     this.#ring = null;
   }

@@ -16,10 +16,10 @@ export const UNITS_PER_VISIT = 16;
 export const unitsOf = (bytes: number): number => 1 + (bytes >>> 14);
 
 /** A connection that waits for its turn; it stands in at most one queue, once. */
-export interface Resting {
+export interface Yielded {
   onTurn(): void;
   /** The next one in the queue: links in the connections themselves allocate nothing. */
-  nextResting: Resting | null;
+  nextYielded: Yielded | null;
 }
 
 export class TurnBudget {
@@ -27,8 +27,8 @@ export class TurnBudget {
   exhausted = false;
   #left = UNITS_PER_TURN;
   #armed = false;
-  #first: Resting | null = null;
-  #last: Resting | null = null;
+  #first: Yielded | null = null;
+  #last: Yielded | null = null;
   readonly #begin = (): void => this.#next();
 
   /** Counts work that was done. */
@@ -44,9 +44,9 @@ export class TurnBudget {
   }
 
   /** Calls the connection's onTurn() in a later turn, after all that wait already. */
-  wait(connection: Resting): void {
+  wait(connection: Yielded): void {
     if (this.#last === null) this.#first = connection;
-    else this.#last.nextResting = connection;
+    else this.#last.nextYielded = connection;
     this.#last = connection;
     if (!this.#armed) this.#arm();
   }
@@ -66,10 +66,10 @@ export class TurnBudget {
     this.#refill();
     if (this.#first === null) return;
     this.#arm();
-    for (let one: Resting | null = this.#first; one !== null && !this.exhausted; one = this.#first) {
-      this.#first = one.nextResting;
+    for (let one: Yielded | null = this.#first; one !== null && !this.exhausted; one = this.#first) {
+      this.#first = one.nextYielded;
       if (this.#first === null) this.#last = null;
-      one.nextResting = null;
+      one.nextYielded = null;
       one.onTurn();
     }
     // The events of this turn have units of their own: a peer with a small message does not wait for the queue.

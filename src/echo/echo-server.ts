@@ -4,7 +4,8 @@
  */
 import { readdirSync } from "node:fs";
 import { addressText } from "../os/address.ts";
-import { Connection, type ConnectionUser } from "../core/connection.ts";
+import { Connection } from "../core/connection.ts";
+import type { ConnectionHandler } from "../core/handler.ts";
 import { osError, type OSError } from "../os/errors.ts";
 import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";
 import { RingPool } from "../core/ring-buffer.ts";
@@ -93,7 +94,7 @@ export class EchoServer {
 
   readonly #listening: Listening;
   readonly #open = new Map<Connection, Activity>();
-  readonly #user: ConnectionUser;
+  readonly #handler: ConnectionHandler;
   readonly #idleMs: number;
   /** How often idle connections are looked for. */
   readonly #sweepMs: number;
@@ -149,11 +150,11 @@ export class EchoServer {
     const { onDefect } = options;
     this.#idleMs = options.idleTimeout * 1000;
     this.#sweepMs = Math.min(1000, Math.max(50, this.#idleMs / 4));
-    this.#user = {
-      received: reply.received,
-      drained: reply.drained,
-      ended: (connection) => connection.finish(),
-      closed: (connection, error) => {
+    this.#handler = {
+      onData: reply.onData,
+      onDrain: reply.onDrain,
+      onEnd: (connection) => connection.finish(),
+      onClose: (connection, error) => {
         this.#forget(connection);
         if (!connection.complete || (error !== undefined && !isReset(error))) this.#figures.broken++;
         if (error !== undefined && !isNetworkError(error)) onDefect?.(error);
@@ -168,10 +169,10 @@ export class EchoServer {
         return;
       }
       this.#figures.connections++;
-      const connection = new Connection(transportOf(socket), this.#user, rings, budget);
+      const connection = new Connection(transportOf(socket), this.#handler, rings, budget);
       socket.data = connection;
       this.#open.set(connection, new Activity(connection, this.#sweepMs));
-      reply.opened(connection);
+      reply.onOpen(connection);
     };
     this.#listening = new Listening(endpoints, { ...options, open, failing: options.onAcceptError });
     this.host = this.#listening.hosts[0]!;

@@ -9,19 +9,19 @@ export const REPLIES = ["raw", "tutorial"] as const;
 export type ReplyName = (typeof REPLIES)[number];
 
 export interface Reply {
-  opened(connection: Connection): void;
-  received(connection: Connection, chunk: Uint8Array): void;
-  drained(connection: Connection): void;
+  onOpen(connection: Connection): void;
+  onData(connection: Connection, chunk: Uint8Array): void;
+  onDrain(connection: Connection): void;
 }
 
 /** The bytes that came (RFC 862), in writes of at most recvSize bytes. Copies nothing. */
 function raw(recvSize: number): Reply {
   return {
-    opened() {},
-    received(connection, chunk) {
+    onOpen() {},
+    onData(connection, chunk) {
       connection.relay(chunk, recvSize);
     },
-    drained(connection) {
+    onDrain(connection) {
       connection.relayHeld(recvSize);
     },
   };
@@ -61,7 +61,7 @@ function tutorial(recvSize: number): Reply {
   const answer = (connection: Connection): void => {
     const { budget } = connection;
     for (let units = 0; connection.writable && connection.held > 0;) {
-      if (units >= UNITS_PER_VISIT || budget.exhausted) return connection.rest();
+      if (units >= UNITS_PER_VISIT || budget.exhausted) return connection.yieldTurn();
       const bytes = connection.take(replies * recvSize)!;
       connection.copied += bytes.length;
       const cost = unitsOf(bytes.length) + bytes.length / recvSize / REPLIES_PER_UNIT;
@@ -71,14 +71,14 @@ function tutorial(recvSize: number): Reply {
     }
   };
   return {
-    opened(connection) {
+    onOpen(connection) {
       connection.write(BANNER);
     },
-    received(connection, chunk) {
+    onData(connection, chunk) {
       connection.hold(chunk);
       answer(connection);
     },
-    drained: answer,
+    onDrain: answer,
   };
 }
 

@@ -4,7 +4,8 @@
  * How bytes are kept and sent is the connection's business.
  */
 import type { AnyAddress } from "../os/address.ts";
-import { Connection, type ConnectionUser } from "../core/connection.ts";
+import { Connection } from "../core/connection.ts";
+import type { ConnectionHandler } from "../core/handler.ts";
 import { SO_LINGER, SOL_SOCKET } from "../os/constants.ts";
 import { closeDescriptor, duplicateDescriptor, lingerTime, setOption } from "../os/descriptor.ts";
 import { libc } from "../os/libc.ts";
@@ -59,7 +60,7 @@ class Writer extends Waiter<number | void> {
   }
 }
 
-export class Stream implements ConnectionUser {
+export class Stream implements ConnectionHandler {
   /** Bytes that recv_into copied to where its caller wants them. */
   get copied(): number {
     return this.#connection.copied;
@@ -422,7 +423,7 @@ export class Stream implements ConnectionUser {
 
   // What the connection tells.
 
-  received(connection: Connection, chunk: Uint8Array): void {
+  onData(connection: Connection, chunk: Uint8Array): void {
     this.onOpen?.();
     const reader = this.#reader;
     if (!reader.waiting) return connection.hold(chunk);
@@ -450,17 +451,17 @@ export class Stream implements ConnectionUser {
     }
   }
 
-  drained(): void {
+  onDrain(): void {
     this.#pump();
   }
 
-  ended(): void {
+  onEnd(): void {
     this.onOpen?.();
     this.#ended = true;
     this.#endReader();
   }
 
-  closed(connection: Connection, error: unknown): void {
+  onClose(connection: Connection, error: unknown): void {
     this.onOpen?.(error ?? osError({ code: "ECONNRESET", syscall: "connect" }));
     const reason = error === undefined ? undefined : resetBehindFin(asOSError(error, "recv"));
     this.#closing?.clear();

@@ -1,7 +1,8 @@
 /** Code that throws: a task beside an accept loop, the loop itself, a connection's user, the echo server's own reply. */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
-import { Connection, type ConnectionUser } from "../../src/core/connection.ts";
+import { Connection } from "../../src/core/connection.ts";
+import type { ConnectionHandler } from "../../src/core/handler.ts";
 import { RingPool } from "../../src/core/ring-buffer.ts";
 import { TurnBudget } from "../../src/core/turn-budget.ts";
 import { connectionEvents, transportOf } from "../../src/engine/bun/transport.ts";
@@ -87,29 +88,29 @@ describe.skipIf(!hasProc)("in the library", () => {
 
 describe.skipIf(!hasProc)("a connection's user that throws", () => {
   /** A server whose user throws in one of its calls when it was told to. */
-  function throwing(where: keyof ConnectionUser) {
+  function throwing(where: keyof ConnectionHandler) {
     const told = new WeakSet<Connection>();
     const ends: unknown[] = [];
-    const check = (connection: Connection, at: keyof ConnectionUser): void => {
+    const check = (connection: Connection, at: keyof ConnectionHandler): void => {
       if (at === where && told.has(connection)) throw new Error(`a defect in ${at}`);
     };
-    const user: ConnectionUser = {
-      received(connection, chunk) {
+    const user: ConnectionHandler = {
+      onData(connection, chunk) {
         if (chunk.subarray(0, 5).toString() === "throw") told.add(connection);
-        check(connection, "received");
+        check(connection, "onData");
         connection.relay(chunk, Infinity);
       },
-      drained(connection) {
-        check(connection, "drained");
+      onDrain(connection) {
+        check(connection, "onDrain");
         connection.relayHeld(Infinity);
       },
-      ended(connection) {
-        check(connection, "ended");
+      onEnd(connection) {
+        check(connection, "onEnd");
         connection.finish();
       },
-      closed(connection, error) {
+      onClose(connection, error) {
         ends.push((error as Error | undefined)?.message);
-        check(connection, "closed");
+        check(connection, "onClose");
       },
     };
     const rings = new RingPool(65_536);
@@ -126,23 +127,23 @@ describe.skipIf(!hasProc)("a connection's user that throws", () => {
     return { port: listener.port, ends };
   }
 
-  for (const where of ["received", "drained", "ended", "closed"] as const) {
+  for (const where of ["onData", "onDrain", "onEnd", "onClose"] as const) {
     test(`in ${where}() is cut off alone, and is told why it ended`, async () => {
       const { port, ends } = throwing(where);
       const after = await steadyHere(port);
       const served = ends.length;
       const other = await peer(port);
       const doomed = await peer(port);
-      if (where === "drained") doomed.socket.pause();
+      if (where === "onDrain") doomed.socket.pause();
       doomed.socket.write(
-        Buffer.concat([Buffer.from("throw"), where === "drained" ? pattern(16 << 20) : BYTES]),
+        Buffer.concat([Buffer.from("throw"), where === "onDrain" ? pattern(16 << 20) : BYTES]),
       );
-      if (where === "drained") setTimeout(() => doomed.socket.resume(), 300);
-      if (where === "ended" || where === "closed") doomed.socket.end();
+      if (where === "onDrain") setTimeout(() => doomed.socket.resume(), 300);
+      if (where === "onEnd" || where === "onClose") doomed.socket.end();
       const how = await doomed.ended;
-      expect(how).toBe(where === "closed" ? "FIN" : "ECONNRESET");
+      expect(how).toBe(where === "onClose" ? "FIN" : "ECONNRESET");
       await until(() => ends.length === served + 1, "its end is told");
-      expect(ends[served]).toBe(where === "closed" ? undefined : `a defect in ${where}`);
+      expect(ends[served]).toBe(where === "onClose" ? undefined : `a defect in ${where}`);
       other.socket.end("unharmed");
       expect(await other.ended).toBe("FIN");
       expect(other.got.toString()).toBe("unharmed");

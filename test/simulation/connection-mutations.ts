@@ -55,13 +55,13 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "nobody pauses a peer that sends more than is held",
     file: "core/connection.ts",
-    text: "this.#paused = true;\n    this.#socket.pause();\n  }\n\n  #resumeIfLow",
+    text: "this.#paused = true;\n    this.#transport.pause();\n  }\n\n  #resumeIfLow",
     becomes: "}\n\n  #resumeIfLow",
   },
   {
     breaks: "nobody resumes: the peer waits for ever",
     file: "core/connection.ts",
-    text: "this.#paused = false;\n    this.#socket.resume();",
+    text: "this.#paused = false;\n    this.#transport.resume();",
     becomes: "",
   },
   {
@@ -79,25 +79,25 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "after a tail is out, the FIN that waits for it is forgotten",
     file: "core/connection.ts",
-    text: "this.#user.drained(this);\n    this.#settle();",
-    becomes: "this.#user.drained(this);",
+    text: "this.#handler.onDrain(this);\n    this.#finishIfFlushed();",
+    becomes: "this.#handler.onDrain(this);",
   },
   {
     breaks: "a second FIN, at whatever comes after the first",
     file: "core/connection.ts",
-    text: 'this.#sending = "shut";\n    this.#socket.shutdown();\n    this.#discardInput();',
-    becomes: "this.#socket.shutdown();\n    this.#discardInput();",
+    text: 'this.#sending = "shut";\n    this.#transport.shutdown();\n    this.#discardInput();',
+    becomes: "this.#transport.shutdown();\n    this.#discardInput();",
   },
   {
     breaks: "closing twice is told twice",
     file: "core/connection.ts",
-    text: "if (socket === closedTransport) return;\n    this.#user.closed(this, error);",
-    becomes: "this.#user.closed(this, error);",
+    text: "if (transport === closedTransport) return;\n    this.#handler.onClose(this, error);",
+    becomes: "this.#handler.onClose(this, error);",
   },
   {
     breaks: "after the close, the socket is still used",
     file: "core/connection.ts",
-    text: "this.#socket = closedTransport;",
+    text: "this.#transport = closedTransport;",
     becomes: "",
   },
   {
@@ -121,14 +121,14 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a connection's turn comes, and nothing is written",
     file: "core/connection.ts",
-    text: "try {\n      this.#user.drained(this);",
+    text: "try {\n      this.#handler.onDrain(this);",
     becomes: "try {",
   },
   {
     breaks: "the memory of a chunk is given back while a part of it waits",
     file: "core/connection.ts",
-    text: "if (ring.head !== head) release(head);",
-    becomes: "release(head);",
+    text: "if (ring.head !== head) freeChunk(head);",
+    becomes: "freeChunk(head);",
   },
   {
     breaks: "the limit ignores the piece that waits in the tail",
@@ -164,8 +164,8 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "the tail is forgotten before it is known what was lost",
     file: "core/connection.ts",
-    text: "this.#socket = closedTransport;\n",
-    becomes: "this.#socket = closedTransport;\n    this.#tail = null;\n",
+    text: "this.#transport = closedTransport;\n",
+    becomes: "this.#transport = closedTransport;\n    this.#tail = null;\n",
   },
   {
     breaks: "what is held resumes reading that was stopped for good",
@@ -183,7 +183,7 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a connection that waits for its turn writes all the same",
     file: "core/connection.ts",
-    text: 'this.#kernel = "resting";',
+    text: 'this.#kernel = "yielded";',
     becomes: "",
     test: "test/unit/core/turn-budget.test.ts",
   },
@@ -204,7 +204,7 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "of two that wait for their turn, one is lost",
     file: "core/turn-budget.ts",
-    text: "else this.#last.nextResting = connection;",
+    text: "else this.#last.nextYielded = connection;",
     becomes: "",
   },
   {

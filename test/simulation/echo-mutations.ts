@@ -11,8 +11,8 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "the peer's FIN is not answered",
     file: "echo/echo-server.ts",
-    text: "ended: (connection) => connection.finish(),",
-    becomes: "ended: () => undefined,",
+    text: "onEnd: (connection) => connection.finish(),",
+    becomes: "onEnd: () => undefined,",
   },
   {
     breaks: "a stop sends FIN to a peer for which bytes are held, and closes",
@@ -115,8 +115,8 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "the tutorial answers what is held only when a chunk comes",
     file: "echo/reply.ts",
-    text: "drained: answer,",
-    becomes: "drained() {},",
+    text: "onDrain: answer,",
+    becomes: "onDrain() {},",
   },
   {
     breaks: "nobody looks for idle peers",
@@ -208,7 +208,7 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "the tutorial never rests",
     file: "echo/reply.ts",
-    text: "if (units >= UNITS_PER_VISIT || budget.exhausted) return connection.rest();",
+    text: "if (units >= UNITS_PER_VISIT || budget.exhausted) return connection.yieldTurn();",
     becomes: "",
     test: "test/unit/core/turn-budget.test.ts",
   },

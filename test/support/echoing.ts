@@ -1,6 +1,7 @@
 /** A connection with the echo server's user, on a fake socket. */
 import { replyNamed, type ReplyName } from "../../src/echo/reply.ts";
-import { Connection, type ConnectionUser } from "../../src/core/connection.ts";
+import { Connection } from "../../src/core/connection.ts";
+import type { ConnectionHandler } from "../../src/core/handler.ts";
 import { RingPool } from "../../src/core/ring-buffer.ts";
 import { TurnBudget } from "../../src/core/turn-budget.ts";
 import type { FakeSocket } from "./fake-socket.ts";
@@ -11,11 +12,11 @@ export const CAPACITY = 1000;
 export function echoing(socket: FakeSocket, name: ReplyName = "raw", recvSize?: number) {
   const reply = replyNamed(name, recvSize);
   const ends: unknown[] = [];
-  const user: ConnectionUser = {
-    received: reply.received,
-    drained: reply.drained,
-    ended: (connection) => connection.finish(),
-    closed: (_, error) => void ends.push(error),
+  const user: ConnectionHandler = {
+    onData: reply.onData,
+    onDrain: reply.onDrain,
+    onEnd: (connection) => connection.finish(),
+    onClose: (_, error) => void ends.push(error),
   };
   const connection = new Connection(socket, user, new RingPool(CAPACITY), new TurnBudget());
   return { connection, ends, reply };

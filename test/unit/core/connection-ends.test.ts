@@ -8,13 +8,13 @@ import { FakeSocket } from "../../support/fake-socket.ts";
 function holding(socket: FakeSocket) {
   const seen: string[] = [];
   const user = {
-    received(connection: Connection, chunk: Uint8Array): void {
+    onData(connection: Connection, chunk: Uint8Array): void {
       seen.push(`received ${chunk.length}`);
       connection.hold(chunk);
     },
-    drained: (): void => void seen.push("drained"),
-    ended: (): void => void seen.push("ended"),
-    closed: (_: Connection, error: unknown): void => void seen.push(`closed ${String(error)}`),
+    onDrain: (): void => void seen.push("onDrain"),
+    onEnd: (): void => void seen.push("onEnd"),
+    onClose: (_: Connection, error: unknown): void => void seen.push(`closed ${String(error)}`),
   };
   return { connection: new Connection(socket, user, new RingPool(1000), new TurnBudget()), seen };
 }
@@ -31,7 +31,7 @@ test("a send that failed ends writing, and reading goes on", () => {
   connection.onData(Buffer.from("last words"));
   expect(connection.take(100)).toEqual(Buffer.from("last words"));
   connection.onEnd();
-  expect(seen).toEqual(["received 10", "ended"]);
+  expect(seen).toEqual(["received 10", "onEnd"]);
 });
 
 describe("drop", () => {
@@ -65,7 +65,7 @@ describe("shutdown", () => {
     connection.shutdown();
     connection.shutdown();
     expect(connection).toMatchObject({ writable: false, lingering: true });
-    expect(() => connection.write(Buffer.from("abc"))).toThrow("our FIN is");
+    expect(() => connection.write(Buffer.from("abc"))).toThrow("shut down");
     expect(socket.calls).toEqual(["shutdown"]);
   });
 
@@ -73,7 +73,7 @@ describe("shutdown", () => {
     const socket = new FakeSocket(1);
     const { connection } = holding(socket);
     connection.write(Buffer.from("abc"));
-    expect(() => connection.shutdown()).toThrow("a piece is not out yet");
+    expect(() => connection.shutdown()).toThrow("a piece is still queued");
     expect(connection.send(Buffer.from("d"), 0)).toBe(0);
     socket.room = Infinity;
     connection.onDrain();

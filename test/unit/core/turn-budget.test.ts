@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { replyNamed, type ReplyName } from "../../../src/echo/reply.ts";
-import { Connection, type ConnectionUser } from "../../../src/core/connection.ts";
+import { Connection } from "../../../src/core/connection.ts";
+import type { ConnectionHandler } from "../../../src/core/handler.ts";
 import { RingPool } from "../../../src/core/ring-buffer.ts";
 import { TurnBudget } from "../../../src/core/turn-budget.ts";
 import { FakeSocket } from "../../support/fake-socket.ts";
@@ -11,7 +12,7 @@ const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(reso
 function connections(count: number, recvSize: number, reply: ReplyName = "raw") {
   const budget = new TurnBudget();
   const rings = new RingPool(1 << 20);
-  const user: ConnectionUser = { ...replyNamed(reply, recvSize), ended() {}, closed() {} };
+  const user: ConnectionHandler = { ...replyNamed(reply, recvSize), onEnd() {}, onClose() {} };
   return Array.from({ length: count }, () => {
     const socket = new FakeSocket();
     return { socket, connection: new Connection(socket, user, rings, budget) };

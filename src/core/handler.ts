@@ -1,0 +1,17 @@
+/** Who speaks on a connection. It changes when a connection has another event. */
+import type { Connection } from "./connection.ts";
+
+/** Every method is called synchronously; what one throws ends that connection alone. */
+export interface ConnectionHandler {
+  /** A chunk came. The handler owns it now, and may relay, hold, read or drop it. */
+  onData(connection: Connection, chunk: Uint8Array): void;
+  /** The kernel took the tail, or the connection has its turn again: more can be written. */
+  onDrain(connection: Connection): void;
+  /** The peer's FIN: no chunk will follow. The other direction is still open. */
+  onEnd(connection: Connection): void;
+  /**
+   * The descriptor is gone. Called once.
+   * @param error undefined when both sides sent FIN. Chunks in the ring can be taken during this call, and not later.
+   */
+  onClose(connection: Connection, error: unknown): void;
+}
