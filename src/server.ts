@@ -7,16 +7,16 @@
 /** As in package.json, engines. */
 const NEEDED = "1.4.5";
 
-const atLeast = (version: string): boolean => {
-  const [has, needs] = [version, NEEDED].map((one) => one.split(".").map((part) => Number.parseInt(part)));
-  const i = needs!.findIndex((part, at) => has![at] !== part);
-  return i === -1 || has![i]! > needs![i]!;
-};
+function suffices(version: string): boolean {
+  const [has, needs] = [version, NEEDED].map((one) => one.split("."));
+  const i = needs!.findIndex((part, at) => Number.parseInt(has![at]!) !== Number(part));
+  return i === -1 || Number.parseInt(has![i]!) > Number(needs![i]);
+}
 
 // Node before 24.2 does not know import.meta.main.
 if (import.meta.main ?? true) {
-  const bun = process.versions["bun"];
-  if (bun !== undefined && atLeast(bun)) {
+  const bun = (globalThis as { Bun?: { version: string } }).Bun?.version;
+  if (bun !== undefined && (bun === NEEDED || suffices(bun))) {
     const { main } = await import("./cli/main.ts");
     await main();
   } else {

@@ -3,7 +3,7 @@
  * knows no program; each program has a table of its own.
  */
 import { parseArgs, type ParseArgsConfig } from "node:util";
-import { fold, printable, shortened, WIDTH } from "./text.ts";
+import { printable, shortened } from "./text.ts";
 
 /** A wrong command line, in one sentence that a terminal shows as it is. */
 export class UsageError extends Error {
@@ -110,8 +110,8 @@ export interface Fallback {
 }
 
 interface Program<F extends Flags> {
-  /** How the program was started, for the hint at --help. */
-  name: string;
+  /** How the program was started, for the hint at --help in an error. */
+  name: () => string;
   fallbacks?: { [Name in keyof F]?: Fallback | undefined };
 }
 
@@ -121,10 +121,10 @@ export function readFlags<const F extends Flags>(
   args: readonly string[],
   { name: program, fallbacks }: Program<F>,
 ): Values<F> {
-  const given = Map.groupBy(tokens(flags, args, program), ({ flag }) => flag);
+  const given = tokens(flags, args, program);
   const values: Record<string, unknown> = {};
   for (const [name, { kind, preset, multiple }] of Object.entries<Flag>(flags)) {
-    const texts: Fallback[] = given.get(name) ?? [];
+    const texts = given.filter(({ flag }) => flag === name) as Fallback[];
     const fallback = fallbacks?.[name];
     if (texts.length === 0 && fallback !== undefined) texts.push(fallback);
     if (texts.length === 0 && preset !== undefined) texts.push({ from: `--${name}`, text: preset });
@@ -144,7 +144,11 @@ function readValue<T>(kind: Kind<T>, { from, text }: Fallback): T {
   throw new UsageError(`${from}: ${JSON.stringify(shortened(text))} is not ${kind.expected}`);
 }
 
-function tokens(flags: Flags, args: readonly string[], program: string): (Fallback & { flag: string })[] {
+function tokens(
+  flags: Flags,
+  args: readonly string[],
+  program: () => string,
+): (Fallback & { flag: string })[] {
   const options: NonNullable<ParseArgsConfig["options"]> = {};
   for (const [name, { kind, short }] of Object.entries(flags)) {
     options[name] = { type: kind === undefined ? "boolean" : "string", ...(short && { short }) };
@@ -157,7 +161,7 @@ function tokens(flags: Flags, args: readonly string[], program: string): (Fallba
     tokens: true,
   }).tokens;
   const refuse = (what: string): never => {
-    throw new UsageError(`${what}; try "${program} --help"`);
+    throw new UsageError(`${what}; try "${program()} --help"`);
   };
   return parsed.flatMap((token) => {
     if (token.kind === "option-terminator") return [];
@@ -171,25 +175,4 @@ function tokens(flags: Flags, args: readonly string[], program: string): (Fallba
     }
     return [{ flag: name, from: rawName, text: value ?? "" }];
   });
-}
-
-/** A line of --help for each flag, with its default. */
-export function listFlags(flags: Flags): string {
-  const all = Object.entries(flags);
-  const indent = all.some(([, { short }]) => short !== undefined) ? "    " : "";
-  return listRows(
-    all.map(([name, { short, kind, help, preset, otherwise = preset }]) => [
-      `${short === undefined ? indent : `-${short}, `}--${name}${kind ? ` <${kind.placeholder}>` : ""}`,
-      otherwise === undefined ? help : `${help} (default: ${otherwise})`,
-    ]),
-  );
-}
-
-/** Words and what they mean, in two columns. */
-export function listRows(rows: readonly (readonly [string, string])[]): string {
-  const width = Math.max(...rows.map(([word]) => word.length)) + 4;
-  const lines = rows.map(([word, meaning]) =>
-    fold(`${`  ${word}`.padEnd(width)}${meaning}`, "".padEnd(width), WIDTH),
-  );
-  return lines.join("\n");
 }

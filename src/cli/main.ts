@@ -9,10 +9,12 @@ import { ignore, startVariable } from "../os/process.ts";
 import { readCommand, type ServerOptions } from "./command.ts";
 import { UsageError } from "./flags.ts";
 import { announce, say } from "./log.ts";
-import { programName } from "./program-name.ts";
 import { advice, statsHeader, statsRow, stopping, totals } from "./report.ts";
 import { onStopSignals, type StopSignal } from "./signals.ts";
 import { fold } from "./text.ts";
+
+/** What package.json installs, bin. */
+const COMMAND = "ringback";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -25,12 +27,13 @@ const TAKEN_OVER_MS = 20;
 /** Runs the program to its end, or until it serves. */
 export async function main(): Promise<void> {
   // A background job that writes to a terminal with `stty tostop` would be suspended.
-  ignore("SIGTTOU");
+  if (isTerminal(1) || isTerminal(2)) ignore("SIGTTOU");
+  const program = (): string => programName(process.argv[1]!, process.cwd(), startVariable("_"));
   try {
-    const program = programName(process.argv[1]!, process.cwd(), startVariable("_"));
     const command = readCommand(process.argv.slice(2), { PORT: startVariable("PORT") }, program);
-    if ("show" in command) writeSync(1, command.show);
-    else await serve(command.serve);
+    if ("serve" in command) return await serve(command.serve);
+    const { helpText, versionText } = await import("./help.ts");
+    writeSync(1, command.show === "help" ? helpText(program()) : versionText());
   } catch (error) {
     // Without a code it is an internal error, whose trace is wanted.
     const known = error instanceof UsageError || typeof (error as NodeJS.ErrnoException).code === "string";
@@ -109,4 +112,16 @@ function printStatistics(server: EchoServer, seconds: number): void {
     say(rows++ % HEADER_EVERY === 0 ? `${statsHeader()}\n${row}` : row);
     [before, then] = [now, at];
   }, seconds * 1000).unref();
+}
+
+/**
+ * How the program was started, as a user would type it again.
+ * @param file the program's own file
+ * @param folder the current folder
+ * @param typed what the shell ran (the variable `_`), where it says so: the file of a linked package is elsewhere
+ */
+export function programName(file: string, folder: string, typed = ""): string {
+  const parts = file.split(/[\\/]/);
+  if (typed.split("/").at(-1) === COMMAND || parts.includes("node_modules")) return COMMAND;
+  return `bun run ${file.startsWith(`${folder}/`) ? file.slice(folder.length + 1) : file}`;
 }

@@ -17,17 +17,16 @@ export function startVariable(name: string): string | undefined {
 
 const SIG_IGN = 1n;
 /** More than any struct sigaction, whose first field is the handler; zeros are no flags and no mask. */
-const SIGACTION_WORDS = 32;
+const action = new BigUint64Array(32);
 
 /** Whether the process ignores a signal (sigaction(2)); false where this cannot be asked. */
 export function isIgnored(signal: NodeJS.Signals): boolean {
-  const action = new BigUint64Array(SIGACTION_WORDS);
   return libc?.sigaction(constants.signals[signal], null, ptr(action)) === 0 && action[0] === SIG_IGN;
 }
 
 /** Ignores a signal. `process.on` would handle it, which is different: a call that it interrupts would be tried again for ever. */
 export function ignore(signal: NodeJS.Signals): void {
-  const action = new BigUint64Array(SIGACTION_WORDS);
+  action.fill(0n);
   action[0] = SIG_IGN;
   libc?.sigaction(constants.signals[signal], ptr(action), null);
 }
