@@ -22,7 +22,7 @@ import { getOption, openPair } from "./os/descriptor.ts";
 import { textOf } from "./os/errors.ts";
 import { resolve, type AddressInfo } from "./socket/resolve.ts";
 import { firstInt, Socket, type ListeningSocket } from "./socket/socket.ts";
-import type { TLS } from "./socket/stream.ts";
+import type { TLS } from "./engine/bun/transport.ts";
 import { within } from "./socket/pending-call.ts";
 
 export { inet_aton, inet_ntoa, inet_ntop, inet_pton } from "./os/address.ts";

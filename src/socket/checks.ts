@@ -7,7 +7,7 @@ import { AF_INET, AF_INET6, type AddressFamily } from "../os/constants.ts";
 import { checkNoNul, type AnyAddressLike, type Inet6Address } from "../os/address.ts";
 import { osError, textOf, type OSError } from "../os/errors.ts";
 import { literal, literalHost, noLookup } from "./resolve.ts";
-import type { TLS } from "./stream.ts";
+import type { TLS } from "../engine/bun/transport.ts";
 
 /** What recv and the like give: a Buffer, which is a Uint8Array. */
 export type Bytes = Buffer;

@@ -6,7 +6,8 @@ import { connectionEvents } from "../engine/bun/transport.ts";
 import { type Connection } from "../core/connection.ts";
 import { adopting, closeDescriptor } from "../os/descriptor.ts";
 import { asOSError, osError, SSLError, type OSError } from "../os/errors.ts";
-import { Stream, type TLS } from "./stream.ts";
+import type { TLS } from "../engine/bun/transport.ts";
+import { Stream } from "./stream.ts";
 import { Waiter } from "./pending-call.ts";
 
 /**

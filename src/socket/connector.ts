@@ -16,7 +16,8 @@ import {
 } from "../os/descriptor.ts";
 import { closedError, OSError, osError } from "../os/errors.ts";
 import { openStream } from "./connect.ts";
-import type { Stream, TLS } from "./stream.ts";
+import type { TLS } from "../engine/bun/transport.ts";
+import type { Stream } from "./stream.ts";
 import { abortReason, within } from "./pending-call.ts";
 
 /** How soon a connect is tried again that found a Unix listener's queue full. */

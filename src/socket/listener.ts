@@ -9,7 +9,8 @@ import { type Connection } from "../core/connection.ts";
 import { acceptedFrom, noDelay, setNoDelay } from "../os/descriptor.ts";
 import { closedError, osError, wouldBlock } from "../os/errors.ts";
 import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";
-import { Stream, turn, type TLS } from "./stream.ts";
+import type { TLS } from "../engine/bun/transport.ts";
+import { Stream, turn } from "./stream.ts";
 import { abortReason, Alarm, Waiter } from "./pending-call.ts";
 
 /** A client that does not finish its TLS handshake in this time is reset. */

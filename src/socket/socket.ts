@@ -37,7 +37,8 @@ import { GuestListener } from "./guest-listener.ts";
 import { Listener } from "./listener.ts";
 import { adoptStream } from "./connect.ts";
 import { OwnDescriptor } from "./connector.ts";
-import { copyOf, pinsMuch, type Stream, type TLS } from "./stream.ts";
+import type { TLS } from "../engine/bun/transport.ts";
+import { copyOf, pinsMuch, type Stream } from "./stream.ts";
 import { within } from "./pending-call.ts";
 
 /** The most that one `for await` step gives. */

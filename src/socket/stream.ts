@@ -529,5 +529,3 @@ const timedOut = (): OSError =>
  * would otherwise never see a byte.
  */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-
-export type TLS = Bun.TLSOptions & { serverName?: string };

@@ -19,7 +19,7 @@ import {
 } from "../../os/descriptor.ts";
 import { asOSError, osError, type OSError } from "../../os/errors.ts";
 import { readable } from "../../os/libc.ts";
-import type { TLS } from "../../socket/stream.ts";
+import type { TLS } from "./transport.ts";
 
 /** How often it looks whether connections wait that Bun does not accept: a wake-up and one poll(2). */
 const LOOK_MS = 500;

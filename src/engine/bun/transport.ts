@@ -14,6 +14,9 @@ import { libc, peerFinished, unacknowledged, unread, type Libc } from "../../os/
  */
 const SEND_MAX = 16_384;
 
+/** Bun's options of TLS, with the name that a server is asked for. */
+export type TLS = Bun.TLSOptions & { serverName?: string };
+
 /** The descriptor is there, and Bun's types lack it. */
 type BunSocket = Bun.Socket<unknown> & { readonly fd?: number };
 
