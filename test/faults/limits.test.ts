@@ -156,6 +156,7 @@ test.skipIf(!hasRaw || Bun.which("prlimit") === null)(
     const { code, stderr } = await program.finished;
     expect(code).toBe(0);
     // Ten to warm it up, 70 a round and an echo behind each, and one at the end: none was lost.
-    expect(stderr).toMatch(/^224 connections, /);
+    // Whether it says that it could not accept depends on the moment.
+    expect(stderr).toMatch(/^(accept .*EMFILE.*\n(.*\n)?)*224 connections, /);
   },
 );
