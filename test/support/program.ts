@@ -82,7 +82,7 @@ export async function launch(
     if (!(output instanceof ReadableStream)) return;
     for await (const bytes of output) {
       text[name] += decoder.decode(bytes, { stream: true });
-      const [, port] = /^listening on \S+:(\d+)\n/.exec(text.stdout) ?? [];
+      const [, port] = /^listening on .+:(\d+)\n/.exec(text.stdout) ?? [];
       if (port !== undefined) toldPort(Number(port));
     }
   };
