@@ -131,7 +131,7 @@ const situations: Record<string, Situation> = {
       for (const one of stays) one.send(BLOCK);
       const doomed = await some(100, program);
       doomed.pop()!.send(Buffer.from("throw"));
-      await until(() => program.stderr.includes("a connection was closed by a defect"), "it throws");
+      await until(() => program.stderr.includes("a connection was closed by an internal error"), "it throws");
       meanwhile(() => doomed.pop()?.send(Buffer.from("throw")));
     },
   },

@@ -1,6 +1,6 @@
 /** How the program starts, or says why it does not. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { exchange, peer, until } from "../support/peers.ts";
@@ -102,26 +102,29 @@ describe("on another runtime it says in one line which is needed", () => {
 
   test("an older Bun", async () => {
     const folder = mkdtempSync(join(tmpdir(), "ringback-"));
-    const preload = join(folder, "older.ts");
-    for (const [older, code] of [
+    mkdirSync(join(folder, "cli"));
+    writeFileSync(join(folder, "cli/main.ts"), 'export const main = () => console.log("it is loaded");');
+    const source = readFileSync(join(ROOT, "src/server.ts"), "utf8");
+    expect(source.split(`"${needed}"`).length).toBe(2);
+    const [major, minor, patch] = Bun.version.split(".").map(Number) as [number, number, number];
+    for (const [wanted, refused] of [
       ...([
-        ["1.3.14", 1],
-        ["1.4.4", 1],
-        ["0.9.9", 1],
+        [`${major}.${minor}.${patch + 1}`, true],
+        [`${major}.${minor + 6}.0`, true],
       ] as const),
       ...([
-        ["1.4.6", 0],
-        ["1.10.0", 0],
-        ["2.0.0", 0],
+        [`${major + 1}.0.0`, true],
+        [Bun.version, false],
+        [`${major}.0.99`, false],
       ] as const),
+      ...([[`${major - 1}.99.99`, false]] as const),
     ]) {
-      writeFileSync(preload, `globalThis.Bun = { ...Bun, version: "${older}" };`);
-      const child = Bun.spawn([process.execPath, "--preload", preload, join(ROOT, "src/server.ts"), "-V"], {
-        stderr: "pipe",
-      });
-      const line = `ringback: it needs Bun ${needed} or later, and this is Bun ${older}; see https://bun.sh\n`;
-      expect(await child.stderr.text()).toBe(code === 0 ? "" : line);
-      expect(await child.exited).toBe(code);
+      writeFileSync(join(folder, "server.ts"), source.replace(`"${needed}"`, `"${wanted}"`));
+      const child = Bun.spawn([process.execPath, join(folder, "server.ts")], { stderr: "pipe" });
+      const line = `ringback: it needs Bun ${wanted} or later, and this is Bun ${Bun.version}; see https://bun.sh\n`;
+      expect(await child.stderr.text()).toBe(refused ? line : "");
+      expect(await child.stdout.text()).toBe(refused ? "" : "it is loaded\n");
+      expect(await child.exited).toBe(refused ? 1 : 0);
     }
     rmSync(folder, { recursive: true });
   });
