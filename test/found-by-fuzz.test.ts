@@ -122,8 +122,8 @@ describe("found by fuzzing", () => {
   const refusal = (args: string[]): string => String((thrown(() => readCommand(args, {})) as Error).message);
 
   test("the server showed a terminal's commands raw, and cut what it quoted at a full stop or at a new line", () => {
-    expect(refusal(["--\x1b[31mred"])).toBe("Unknown option '--\\u{1b}[31mred'; --help lists the flags");
-    expect(refusal(["a. b\r\nc"])).toBe("Unexpected argument 'a. b\\u{d}\\u{a}c'; --help lists the flags");
+    expect(refusal(["--\x1b[31mred"])).toBe("Unknown option '--\\u{1b}[31mred'; try \"ringback --help\"");
+    expect(refusal(["a. b\r\nc"])).toBe("Unexpected argument 'a. b\\u{d}\\u{a}c'; try \"ringback --help\"");
     expect(refusal(["--port=\u202e1"])).toBe('--port: "\\u{202e}1" is not a whole number from 0 to 65535');
   });
 

@@ -73,7 +73,7 @@ const cannotMount = ((): string => {
   return Bun.spawnSync(words).success ? "" : "mount is not allowed";
 })();
 
-const FIGURES = /^open \d+  connections \d+  .* dropped \d+ bytes$/;
+const FIGURES = /^( *\d+)( +\d+){3}( +[\d.]+ k?M?B){7}$|^ *open  connections .* dropped$/;
 
 describe.skipIf(!hasRaw)("with its log", () => {
   test("on a full device, stdout and stderr, the server serves and stops", async () => {

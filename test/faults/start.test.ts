@@ -9,7 +9,7 @@ afterEach(killAll);
 
 const taken = (port: number): RegExp =>
   new RegExp(
-    `ringback: listen 127\\.0\\.0\\.1:${port}: .*\\(EADDRINUSE\\); stop the program that listens there`,
+    `ringback: listen 127\\.0\\.0\\.1:${port}: .*\\(EADDRINUSE\\); stop the program that listens\\s+there`,
   );
 
 /** Starts it on this port: the port, when it serves there; what it says, when it does not. */

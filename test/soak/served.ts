@@ -37,8 +37,9 @@ export interface End {
 
 export function parseTotals(text: string): Totals | undefined {
   const line =
-    /^(\d+) connections?(?: \((?:(\d+) refused)?(?:, )?(?:(\d+) broken)?\))?, (\d+) bytes in, (\d+) bytes out, (\d+) bytes copied(?:, (\d+) bytes dropped behind a FIN)?$/m;
-  const found = line.exec(text);
+    /^(\d+) connections?(?: \((?:(\d+) refused)?(?:, )?(?:(\d+) broken)?\))?, (\d+) bytes in, (\d+) bytes out, (\d+) bytes copied(?:, (\d+) bytes dropped)?$/m;
+  // Where it does not fit into one line, it goes on in a second one.
+  const found = line.exec(text.replaceAll("\n  ", " "));
   if (found === null) return undefined;
   const [connections, refused, broken, bytesIn, bytesOut, bytesCopied, bytesDropped] = found
     .slice(1)

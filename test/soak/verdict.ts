@@ -195,7 +195,7 @@ function bounds(
     ["refused", totals.refused, 0, 0],
     ["broken", totals.broken, 0, ledger.abrupt],
     ["bytes copied", totals.bytesCopied, 0, 0],
-    ["bytes dropped behind a FIN", totals.bytesDropped, 0, ledger.unanswered],
+    ["bytes dropped", totals.bytesDropped, 0, ledger.unanswered],
   ];
 }
 
