@@ -32,7 +32,7 @@ import {
   listenDescriptor,
   openDescriptor,
 } from "../os/descriptor.ts";
-import { closedError, gaierror, OSError, osError, textOf, wouldBlock } from "../os/errors.ts";
+import { closedError, gaierror, OSError, osError, textOf, tracedTo, wouldBlock } from "../os/errors.ts";
 import { GuestListener } from "./guest-listener.ts";
 import { Listener } from "./listener.ts";
 import { adoptStream } from "./connect.ts";
@@ -190,7 +190,13 @@ export class Socket<F extends AddressFamily = AF_INET> {
         reason: "the socket does not listen: call listen() first",
       });
     }
-    const stream = await this.#listener.accept(this.#timeout, signalOf("accept", options));
+    const signal = signalOf("accept", options);
+    let stream: Stream;
+    try {
+      stream = await this.#listener.accept(this.#timeout, signal);
+    } catch (error) {
+      throw tracedTo(this.accept, error);
+    }
     const address = (stream.peer ?? nowhere(this.family)) as Address<F>;
     return [new Socket(this.family, this.type, this.proto, { stream, address }), address];
   }
@@ -210,7 +216,11 @@ export class Socket<F extends AddressFamily = AF_INET> {
     const opened = (stream: Stream): void => {
       this.#stream = stream;
     };
-    await this.#own.connect(address, this.#timeout, options, opened);
+    try {
+      await this.#own.connect(address, this.#timeout, options, opened);
+    } catch (error) {
+      throw tracedTo(this.connect, error);
+    }
   }
 
   /** connect(), which gives the errno instead of throwing an OSError; 0 when it stands. @throws gaierror for an unknown name */
@@ -252,8 +262,12 @@ export class Socket<F extends AddressFamily = AF_INET> {
     checkSize(bufsize, "recv");
     checkFlags(flags, "recv");
     const signal = signalOf("recv", flags, options);
-    const [bytes] = await this.#receive("recv", bufsize, signal);
-    return bytes;
+    try {
+      const [bytes] = await this.#receive("recv", bufsize, signal);
+      return bytes;
+    } catch (error) {
+      throw tracedTo(this.#recv, error);
+    }
   }
 
   async #receive(
@@ -279,7 +293,11 @@ export class Socket<F extends AddressFamily = AF_INET> {
     checkSize(bufsize, "recvfrom");
     checkFlags(flags, "recvfrom");
     const signal = signalOf("recvfrom", flags, options);
-    return this.#receive("recvfrom", bufsize, signal);
+    try {
+      return await this.#receive("recvfrom", bufsize, signal);
+    } catch (error) {
+      throw tracedTo(this.recvfrom, error);
+    }
   }
 
   /**
@@ -294,8 +312,12 @@ export class Socket<F extends AddressFamily = AF_INET> {
     flags?: number | Options,
     options?: Options,
   ): Promise<number> {
-    const [count] = await this.#into("recv_into", buffer, nbytes, flags, options);
-    return count;
+    try {
+      const [count] = await this.#into("recv_into", buffer, nbytes, flags, options);
+      return count;
+    } catch (error) {
+      throw tracedTo(this.recv_into, error);
+    }
   }
 
   /** recv_into() and the sender's address; null on a stream. */
@@ -340,9 +362,14 @@ export class Socket<F extends AddressFamily = AF_INET> {
     const bytes = bytesOf(data, "send");
     checkFlags(flags, "send");
     const signal = signalOf("send", flags, options);
-    if (this.#datagram === undefined) return this.#connected("send").send(bytes, this.#timeout, signal);
-    this.#check("send");
-    return this.#datagram.send(bytes, undefined, this.#timeout, signal);
+    try {
+      if (this.#datagram === undefined)
+        return await this.#connected("send").send(bytes, this.#timeout, signal);
+      this.#check("send");
+      return await this.#datagram.send(bytes, undefined, this.#timeout, signal);
+    } catch (error) {
+      throw tracedTo(this.send, error);
+    }
   }
 
   /**
