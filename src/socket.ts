@@ -12,6 +12,7 @@ import {
   checkTimeout,
   constantName,
   getdefaulttimeout,
+  serverNameOf,
   signalOf,
   tlsOf,
   unsupported,
@@ -21,7 +22,7 @@ import {
 import * as k from "./os/constants.ts";
 import { AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, type AddressFamily } from "./os/constants.ts";
 import { getOption, openPair } from "./os/descriptor.ts";
-import { textOf } from "./os/errors.ts";
+import { textOf, tracedTo } from "./os/errors.ts";
 import { resolve, type AddressInfo } from "./socket/resolve.ts";
 import { firstInt, Socket, type ListeningSocket } from "./socket/socket.ts";
 import type { TLS } from "./engine/bun/transport.ts";
@@ -42,6 +43,7 @@ export {
   OSError,
   OSError as error,
   PermissionError,
+  SSLCertVerificationError,
   SSLError,
   TimeoutError,
   TimeoutError as timeout,
@@ -50,7 +52,7 @@ export type { Address, AddressInfo, AddressLike, Inet6Address, TLS };
 export { getdefaulttimeout, setdefaulttimeout } from "./socket/checks.ts";
 export type { Bytes, BytesLike, ConnectOptions, Options } from "./socket/checks.ts";
 export type { ListeningSocket, Socket } from "./socket/socket.ts";
-export type { InetAddress } from "./os/address.ts";
+export type { InetAddress, UnixAddress } from "./os/address.ts";
 
 /** Whether Python's module has IPv6. */
 export const has_ipv6 = true;
@@ -156,7 +158,7 @@ export async function create_connection(
       if (Array.isArray(source_address)) conn.bind(source_address as unknown as Inet6Address);
       await conn.connect(to as Inet6Address, {
         signal,
-        tls: tls && { ...(host !== null && { serverName: host }), ...tls },
+        tls: tls && { ...(host !== null && { serverName: serverNameOf(host) }), ...tls },
       });
       return conn;
     } catch (error) {
@@ -165,7 +167,7 @@ export async function create_connection(
       if (signal?.aborted) break;
     }
   }
-  throw last;
+  throw tracedTo(create_connection, last);
 }
 
 export interface ServerOptions {
@@ -229,7 +231,11 @@ export async function getaddrinfo(
   }
   // First: a look-up that has begun would fail with nobody there to be told.
   const signal = signalOf("getaddrinfo", flags, options);
-  return await within("getaddrinfo", resolve(host, port, family, type, proto), null, signal);
+  try {
+    return await within("getaddrinfo", resolve(host, port, family, type, proto), null, signal);
+  } catch (error) {
+    throw tracedTo(getaddrinfo, error);
+  }
 }
 
 /** This machine's name (gethostname(2)). */

@@ -2,8 +2,8 @@
  * What a host stands for: the addresses to listen on. It changes when another way to write a host is understood.
  */
 import { AF_INET, AF_INET6 } from "../os/constants.ts";
+import { literalHost } from "../os/address.ts";
 import { osError, type OSError } from "../os/errors.ts";
-import { literalHost } from "../socket/resolve.ts";
 
 /** An address without a port. */
 export interface Endpoint {
@@ -64,7 +64,10 @@ export async function endpointsOf(host: string): Promise<readonly Endpoint[]> {
   // The dot at the end of a name keeps a resolver from adding domains. /etc/hosts does not know it.
   const name = withoutBrackets(host).replace(/\.$/, "");
   const literal = literalHost(name);
-  if (literal !== undefined) return [endpoint(...literal)];
+  if (literal !== undefined) {
+    const [family, ip, scopeid] = literal;
+    return [{ family, ip, scopeid, host: scopeid === 0 ? ip : name }];
+  }
   const found = new Map<string, Endpoint>();
   for (const { address, family } of await lookUp(name)) {
     const [ip, scope] = address.split("%") as [ip: string, scope?: string];

@@ -1,26 +1,33 @@
 /**
- * Addresses: Python's forms, the kernel's sockaddr, and text, each from the other. No name is looked up here. It
+ * Addresses: Python's forms, the kernel's sockaddr, and text, each from the other. No host name is looked up here. It
  * changes when a family is added or a form changes.
  */
+import { isUtf8 } from "node:buffer";
 import { AF_INET, AF_INET6, AF_UNIX, type AddressFamily } from "./constants.ts";
 import { OSError } from "./errors.ts";
+import { interfaceIndex } from "./libc.ts";
 
 export type InetAddress = [host: string, port: number];
 export type Inet6Address = [host: string, port: number, flowinfo: number, scopeid: number];
+/**
+ * A path as text, or as bytes where it has no UTF-8; an abstract name (Linux) as bytes that begin with a zero byte; ""
+ * for a socket without a name.
+ */
+export type UnixAddress = string | Uint8Array;
 /** What a call gives back as an address of the family. */
 export type Address<F extends AddressFamily> = F extends AF_INET
   ? InetAddress
   : F extends AF_INET6
     ? Inet6Address
-    : string;
+    : UnixAddress;
 /** What a call takes as an address of the family. */
 export type AddressLike<F extends AddressFamily> = F extends AF_INET
   ? readonly [host: string, port: number]
   : F extends AF_INET6
     ? readonly [host: string, port: number, flowinfo?: number, scopeid?: number]
-    : string;
-export type AnyAddress = InetAddress | Inet6Address | string;
-export type AnyAddressLike = AddressLike<AF_INET> | AddressLike<AF_INET6> | string;
+    : UnixAddress;
+export type AnyAddress = InetAddress | Inet6Address | UnixAddress;
+export type AnyAddressLike = AddressLike<AF_INET> | AddressLike<AF_INET6> | UnixAddress;
 
 const darwin = process.platform === "darwin";
 /** sun_path's size (unix(7)); macOS has 104. */
@@ -30,6 +37,7 @@ export const SOCKADDR_MAX = 128;
 /** An address as a person reads it: host:port, [host]:port, or the path. */
 export function addressText(address: AnyAddressLike): string {
   if (typeof address === "string") return address.replaceAll("\0", "@");
+  if (address instanceof Uint8Array) return addressText(Buffer.from(address).toString());
   const [host, port] = address;
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
@@ -44,10 +52,15 @@ export function checkAddress(
   syscall: string,
 ): asserts address is AnyAddressLike {
   if (family === AF_UNIX) {
-    if (typeof address !== "string")
-      throw new TypeError(`${syscall}: an AF_UNIX address is a path, not ${typeof address}`);
-    // An abstract name begins with a zero byte, and may have more of them; the kernel cuts a path at its first.
-    if (!address.startsWith("\0")) checkNoNul(address, "a path", syscall);
+    if (typeof address !== "string" && !(address instanceof Uint8Array))
+      throw new TypeError(
+        `${syscall}: an AF_UNIX address is a string or a Uint8Array, not ${typeof address}`,
+      );
+    if (typeof address === "string" && !address.isWellFormed())
+      throw new RangeError(`${syscall}: a lone surrogate in a path has no UTF-8: give the path as bytes`);
+    // An abstract name begins with a zero byte and may have more of them; the kernel cuts a path at its first.
+    const bytes = Buffer.from(address as string);
+    if (bytes.indexOf(0) > 0) throw embeddedNul("a path", syscall);
     return;
   }
   const form = family === AF_INET ? "[host, port]" : "[host, port, flowinfo, scopeid]";
@@ -72,8 +85,11 @@ export function checkAddress(
 
 /** @throws RangeError for a text that the C library would take for the part before its zero byte */
 export function checkNoNul(text: string, what: string, syscall: string): void {
-  if (text.includes("\0")) throw new RangeError(`${syscall}: embedded null byte in ${what}`);
+  if (text.includes("\0")) throw embeddedNul(what, syscall);
 }
+
+const embeddedNul = (what: string, syscall: string): RangeError =>
+  new RangeError(`${syscall}: embedded null byte in ${what}`);
 
 function checkWithin(value: number, most: number, what: string, syscall: string): void {
   if (Number.isInteger(value) && value >= 0 && value <= most) return;
@@ -143,9 +159,43 @@ export function decodeAddress(bytes: Uint8Array): AnyAddress {
     const host = inet_ntop(AF_INET6, bytes.subarray(8, 24));
     return [host, view.getUint16(2), view.getUint32(4), view.getUint32(24, true)];
   }
-  const path = Buffer.from(bytes.subarray(2));
-  const end = path[0] === 0 ? path.length : path.indexOf(0);
-  return path.toString("utf8", 0, end < 0 ? path.length : end);
+  return decodePath(Buffer.from(bytes.subarray(2)));
+}
+
+function decodePath(path: Buffer): UnixAddress {
+  if (path[0] === 0) return path;
+  const end = path.indexOf(0);
+  const bytes = end < 0 ? path : path.subarray(0, end);
+  return isUtf8(bytes) ? bytes.toString() : bytes;
+}
+
+/** A numeric address, and the interface of its zone: 0 where it has none. */
+export type LiteralHost = [family: AF_INET | AF_INET6, host: string, scopeid: number];
+
+/**
+ * A numeric address in its standard form: "127.1" is 127.0.0.1. An IPv6 address may have a zone, as for getaddrinfo(3).
+ * @returns undefined for a name, and for a zone that does not exist
+ */
+export function literalHost(host: string): LiteralHost | undefined {
+  try {
+    if (!host.includes(":")) return [AF_INET, inet_ntop(AF_INET, inet_aton(host)), 0];
+    const [address, ...zones] = host.split("%") as [string, ...string[]];
+    const bytes = inet_pton(AF_INET6, address);
+    const scopeid = zones.length === 0 ? 0 : zones.length === 1 ? scopeOf(bytes, zones[0]!) : undefined;
+    return scopeid === undefined ? undefined : [AF_INET6, inet_ntop(AF_INET6, bytes), scopeid];
+  } catch {
+    return undefined;
+  }
+}
+
+/** The number of a zone. Only an address that is valid on one interface may name it (RFC 4007). */
+function scopeOf(bytes: Uint8Array, zone: string): number | undefined {
+  const [first, second] = bytes as unknown as [number, number];
+  const unicast = first === 0xfe && (second & 0xc0) === 0x80;
+  const multicast = first === 0xff && ((second & 0xf) === 1 || (second & 0xf) === 2);
+  const index = unicast || multicast ? interfaceIndex(zone) : 0;
+  if (index > 0) return index;
+  return /^\d+$/.test(zone) && Number(zone) <= 0xffff_ffff ? Number(zone) : undefined;
 }
 
 const illegal = (call: string, text: unknown): OSError =>

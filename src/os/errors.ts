@@ -3,7 +3,7 @@
  * why it failed, and carries the same as fields. It changes when what an error says changes.
  */
 import { constants } from "node:os";
-import { getSystemErrorMap } from "node:util";
+import { loadLibc } from "./library.ts";
 
 export interface OSErrorDetails {
   /** The error's name, as in errno(3): "EADDRINUSE". */
@@ -19,57 +19,14 @@ export interface OSErrorDetails {
   cause?: unknown;
 }
 
-/** strerror(3) of the C library, which Python shows: Bun's own table has other words, and lacks some. */
-const TEXTS: Record<string, string> = {
-  EACCES: "Permission denied",
-  EADDRINUSE: "Address already in use",
-  EADDRNOTAVAIL: "Cannot assign requested address",
-  EAFNOSUPPORT: "Address family not supported by protocol",
-  EAGAIN: "Resource temporarily unavailable",
-  EALREADY: "Operation already in progress",
-  EBADF: "Bad file descriptor",
-  EBUSY: "Device or resource busy",
-  ECONNABORTED: "Software caused connection abort",
-  ECONNREFUSED: "Connection refused",
-  ECONNRESET: "Connection reset by peer",
-  EDESTADDRREQ: "Destination address required",
-  EEXIST: "File exists",
-  EFAULT: "Bad address",
-  EHOSTUNREACH: "No route to host",
-  EINPROGRESS: "Operation now in progress",
-  EINTR: "Interrupted system call",
-  EINVAL: "Invalid argument",
-  EIO: "Input/output error",
-  EISCONN: "Transport endpoint is already connected",
-  ELOOP: "Too many levels of symbolic links",
-  EMFILE: "Too many open files",
-  EMSGSIZE: "Message too long",
-  ENAMETOOLONG: "File name too long",
-  ENETDOWN: "Network is down",
-  ENETUNREACH: "Network is unreachable",
-  ENFILE: "Too many open files in system",
-  ENOBUFS: "No buffer space available",
-  ENODEV: "No such device",
-  ENOENT: "No such file or directory",
-  ENOMEM: "Cannot allocate memory",
-  ENOPROTOOPT: "Protocol not available",
-  ENOSPC: "No space left on device",
-  ENOSYS: "Function not implemented",
-  ENOTCONN: "Transport endpoint is not connected",
-  ENOTDIR: "Not a directory",
-  ENOTSOCK: "Socket operation on non-socket",
-  ENOTSUP: "Operation not supported",
-  EOPNOTSUPP: "Operation not supported",
-  EPERM: "Operation not permitted",
-  EPIPE: "Broken pipe",
-  EPROTO: "Protocol error",
-  EPROTONOSUPPORT: "Protocol not supported",
-  EPROTOTYPE: "Protocol wrong type for socket",
-  EROFS: "Read-only file system",
-  ESHUTDOWN: "Cannot send after transport endpoint shutdown",
-  ESOCKTNOSUPPORT: "Socket type not supported",
-  ETIMEDOUT: "Connection timed out",
-};
+let strerror: ((errno: number) => unknown) | undefined;
+
+/** The words of the C library (strerror(3)), as in Python; the code where they cannot be had. */
+function wordsOf(code: string, errno: number): string {
+  strerror ??=
+    loadLibc({ strerror: { args: ["i32"], returns: "cstring" } } as const)?.strerror ?? (() => code);
+  return errno > 0 ? String(strerror(errno)) : code;
+}
 
 /** A failed call on a socket (https://docs.python.org/3/library/exceptions.html#OSError). */
 export class OSError extends Error {
@@ -86,7 +43,7 @@ export class OSError extends Error {
   constructor(details: OSErrorDetails) {
     const { code, syscall, address, cause } = details;
     const errno = details.errno ?? constants.errno[code as keyof typeof constants.errno] ?? 0;
-    const strerror = details.reason ?? TEXTS[code] ?? getSystemErrorMap().get(-errno)?.[1] ?? "Unknown error";
+    const strerror = details.reason ?? wordsOf(code, errno);
     const on = address === undefined ? "" : ` ${address}`;
     super(`${syscall}${on}: ${strerror} (${code})`, cause === undefined ? undefined : { cause });
     this.code = code;
@@ -139,12 +96,63 @@ export class gaierror extends OSError {
 }
 /** TLS: a handshake that failed, a certificate that is not trusted. `code` is OpenSSL's name for the reason. */
 export class SSLError extends OSError {
-  override readonly name = "SSLError";
+  override readonly name: string = "SSLError";
   /** OpenSSL's name for the reason, as `code` has it. */
   get reason(): string {
     return this.code;
   }
 }
+
+/** What X509_verify_cert(3) says of a certificate, by the name that Bun gives it. */
+const VERIFY_CODES: Record<string, number> = {
+  UNSPECIFIED: 1,
+  UNABLE_TO_GET_ISSUER_CERT: 2,
+  UNABLE_TO_GET_CRL: 3,
+  UNABLE_TO_DECRYPT_CERT_SIGNATURE: 4,
+  UNABLE_TO_DECRYPT_CRL_SIGNATURE: 5,
+  UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY: 6,
+  CERT_SIGNATURE_FAILURE: 7,
+  CRL_SIGNATURE_FAILURE: 8,
+  CERT_NOT_YET_VALID: 9,
+  CERT_HAS_EXPIRED: 10,
+  CRL_NOT_YET_VALID: 11,
+  CRL_HAS_EXPIRED: 12,
+  ERROR_IN_CERT_NOT_BEFORE_FIELD: 13,
+  ERROR_IN_CERT_NOT_AFTER_FIELD: 14,
+  ERROR_IN_CRL_LAST_UPDATE_FIELD: 15,
+  ERROR_IN_CRL_NEXT_UPDATE_FIELD: 16,
+  OUT_OF_MEM: 17,
+  DEPTH_ZERO_SELF_SIGNED_CERT: 18,
+  SELF_SIGNED_CERT_IN_CHAIN: 19,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 20,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 21,
+  CERT_CHAIN_TOO_LONG: 22,
+  CERT_REVOKED: 23,
+  INVALID_CA: 24,
+  PATH_LENGTH_EXCEEDED: 25,
+  INVALID_PURPOSE: 26,
+  CERT_UNTRUSTED: 27,
+  CERT_REJECTED: 28,
+  HOSTNAME_MISMATCH: 62,
+  ERR_TLS_CERT_ALTNAME_INVALID: 62,
+};
+
+/** The peer's certificate was refused: it is not trusted, has expired, or is for another host. */
+export class SSLCertVerificationError extends SSLError {
+  override readonly name = "SSLCertVerificationError";
+  /** The number of OpenSSL's X509_V_ERR_* constant; 62 where the certificate is for another host. */
+  readonly verify_code: number;
+  readonly verify_message: string;
+
+  constructor(details: OSErrorDetails) {
+    super(details);
+    this.verify_code = VERIFY_CODES[this.code] ?? 1;
+    this.verify_message = this.strerror;
+  }
+}
+
+/** Whether the code of a failed handshake is about the certificate. */
+export const isVerifyError = (code: string): boolean => code in VERIFY_CODES;
 
 const FAMILY: Record<string, new (details: OSErrorDetails) => OSError> = {
   EAGAIN: BlockingIOError,
@@ -213,6 +221,16 @@ function tlsError(reason: string, syscall: string, address: string | undefined, 
 }
 
 // What more than one room says.
+
+/**
+ * The error with the caller's line in its stack. An error of a call that waited was made by an event, far from the
+ * caller: in the catch of an async function the stack leads to whoever awaits it.
+ * @param call the function that the caller called
+ */
+export function tracedTo(call: Function, error: unknown): unknown {
+  if (error instanceof OSError) Error.captureStackTrace(error, call);
+  return error;
+}
 
 /** A call on a socket that is closed, or that was closed while it waited. */
 export const closedError = (syscall: string): OSError =>

@@ -5,9 +5,15 @@
 import * as k from "../os/constants.ts";
 import * as more from "../os/linux-constants.ts";
 import { AF_INET, AF_INET6, type AddressFamily } from "../os/constants.ts";
-import { checkNoNul, type AnyAddressLike, type Inet6Address } from "../os/address.ts";
+import {
+  checkNoNul,
+  literalHost,
+  type AnyAddressLike,
+  type Inet6Address,
+  type LiteralHost,
+} from "../os/address.ts";
 import { osError, textOf, type OSError } from "../os/errors.ts";
-import { literal, literalHost, noLookup } from "./resolve.ts";
+import { literal, noLookup } from "./resolve.ts";
 import type { TLS } from "../engine/bun/transport.ts";
 
 /** What recv and the like give: a Buffer, which is a Uint8Array. */
@@ -186,10 +192,13 @@ export function tlsOf(call: string, options: ConnectOptions | null | undefined):
   );
 }
 
+/** The name that a server's certificate must have: a zone is this machine's own, and no part of it. */
+export const serverNameOf = (host: string): string => host.split("%", 1)[0]!;
+
 /** "" is every interface; "<broadcast>" is every host of an IPv4 network, as in Python. */
 export function everyInterface(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
-  if (typeof address === "string") return address;
-  const [host, ...rest] = address;
+  if (!Array.isArray(address)) return address;
+  const [host, ...rest] = address as Inet6Address;
   const broadcast = host === "<broadcast>" && family === AF_INET;
   if (host !== "" && !broadcast) return address;
   const its = broadcast ? "255.255.255.255" : family === AF_INET6 ? "::" : "0.0.0.0";
@@ -198,12 +207,18 @@ export function everyInterface(family: AddressFamily, address: AnyAddressLike): 
 
 /** What bind() takes: an address that is known without a look-up. @throws gaierror for a name */
 export function ownAddress(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
-  if (typeof address === "string") return address;
-  const [host, ...rest] = everyInterface(family, address) as Inet6Address;
-  const known =
-    host === "localhost" ? [family, family === AF_INET6 ? "::1" : "127.0.0.1"] : literalHost(host);
+  if (!Array.isArray(address)) return address;
+  const whole = everyInterface(family, address) as Inet6Address;
+  const [host] = whole;
+  const known = literalHost(host === "localhost" ? (family === AF_INET6 ? "::1" : "127.0.0.1") : host);
   if (known?.[0] !== family) throw noLookup(host, "bind");
-  return [known[1], ...rest] as unknown as AnyAddressLike;
+  return withHost(whole, known);
+}
+
+/** The address with its host as a number. A scope id that is given goes before the zone of the host. */
+function withHost([, port, flowinfo = 0, scopeid = 0]: Inet6Address, known: LiteralHost): AnyAddressLike {
+  const [family, host, zone] = known;
+  return family === AF_INET ? [host, port] : [host, port, flowinfo, scopeid || zone];
 }
 
 /** The address with its name looked up; "" is this machine. */
@@ -211,7 +226,10 @@ export async function literalAddress(
   family: AddressFamily,
   address: AnyAddressLike,
 ): Promise<AnyAddressLike> {
-  if (typeof address === "string") return address;
-  const [host, ...rest] = everyInterface(family, address) as Inet6Address;
-  return [await literal(host, family), ...rest] as unknown as AnyAddressLike;
+  // The call holds bytes of its own: the caller's may change while it waits.
+  if (address instanceof Uint8Array) return address.slice();
+  if (!Array.isArray(address)) return address;
+  const whole = everyInterface(family, address) as Inet6Address;
+  const [host, port, flowinfo, scopeid] = whole;
+  return withHost([host, port, flowinfo, scopeid], await literal(host, family));
 }

@@ -5,7 +5,14 @@
 import { connectionEvents } from "../engine/bun/transport.ts";
 import { type Connection } from "../core/connection.ts";
 import { adopting, closeDescriptor } from "../os/descriptor.ts";
-import { asOSError, osError, SSLError, type OSError } from "../os/errors.ts";
+import {
+  asOSError,
+  isVerifyError,
+  osError,
+  SSLCertVerificationError,
+  SSLError,
+  type OSError,
+} from "../os/errors.ts";
 import type { TLS } from "../engine/bun/transport.ts";
 import { Stream } from "./stream.ts";
 import { Waiter } from "./pending-call.ts";
@@ -95,7 +102,7 @@ export function handshakeError(error: Error | null, address: string, syscall = "
     if (known instanceof SSLError) return known;
   }
   const reason = error?.message ?? "the handshake failed";
-  return new SSLError({
+  return new (isVerifyError(code) ? SSLCertVerificationError : SSLError)({
     code,
     errno: 1,
     syscall,

@@ -4,7 +4,7 @@
  * does.
  */
 import { addressText, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
-import { literalAddress, signalOf, tlsOf, type ConnectOptions } from "./checks.ts";
+import { literalAddress, serverNameOf, signalOf, tlsOf, type ConnectOptions } from "./checks.ts";
 import { AF_UNIX, SOCK_DGRAM, type AddressFamily } from "../os/constants.ts";
 import {
   bindDescriptor,
@@ -97,7 +97,7 @@ export class OwnDescriptor {
       const connected = await this.#begin(to, deadline, signal);
       if (this.#kind.type === SOCK_DGRAM) return;
       const left = timeout ? Math.max(0, timeout - (performance.now() - began)) : null;
-      const own = tls && { ...(typeof address !== "string" && { serverName: address[0] }), ...tls };
+      const own = tls && { ...(Array.isArray(address) && { serverName: serverNameOf(address[0]) }), ...tls };
       const open = this.#open({ connected, address: text, tls: own }, left, signal).then((stream) => {
         // close() may have come since the connection was established.
         if (this.#closed) {

@@ -3,7 +3,13 @@
  * what does not fit is dropped, as the kernel would. It changes when that queue's rules do.
  */
 import { ptr } from "bun:ffi";
-import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
+import {
+  addressText,
+  encodeAddress,
+  literalHost,
+  type AnyAddress,
+  type AnyAddressLike,
+} from "../os/address.ts";
 import {
   AF_INET6,
   MSG_DONTWAIT,
@@ -203,9 +209,7 @@ export class DatagramSocket {
   }
 
   #received(bytes: Buffer, port: number, host: string): void {
-    const [literal, scope] = host.split("%") as [string, string?];
-    const address: AnyAddress =
-      this.#family === AF_INET6 ? [literal, port, 0, Number(scope ?? 0) || 0] : [literal, port];
+    const address: AnyAddress = this.#family === AF_INET6 ? sender6(host, port) : [host, port];
     if (this.#reader.waiting && this.#giveTo([bytes, address])) return;
     if (this.#queue.length >= MAX_DATAGRAMS || this.#bytes + bytes.length > this.#capacity) {
       this.dropped++;
@@ -232,6 +236,12 @@ export class DatagramSocket {
     if (this.#reader.waiting) this.#reader.reject(error);
     else this.#error = error;
   }
+}
+
+/** A link-local sender has its interface as a zone. */
+function sender6(host: string, port: number): AnyAddress {
+  const [, address = host, scopeid = 0] = host.includes("%") ? (literalHost(host) ?? []) : [];
+  return [address, port, 0, scopeid];
 }
 
 /** @throws TypeError for a buffer that is smaller by now than the `size` that it had */

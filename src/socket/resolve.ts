@@ -4,11 +4,10 @@
  */
 import {
   checkNoNul,
-  inet_aton,
-  inet_ntop,
-  inet_pton,
+  literalHost,
   type Inet6Address,
   type InetAddress,
+  type LiteralHost,
 } from "../os/address.ts";
 import {
   AF_INET,
@@ -43,28 +42,21 @@ function unresolved(code: keyof typeof CODES, address: string, reason: string, c
   return new gaierror({ code, errno: CODES[code], syscall: "getaddrinfo", address, reason, cause });
 }
 
-/** A literal address with its family, in its standard form: "127.1" is 127.0.0.1. A name gives undefined. */
-export function literalHost(host: string): [family: AF_INET | AF_INET6, host: string] | undefined {
-  try {
-    if (host.includes(":")) return [AF_INET6, inet_ntop(AF_INET6, inet_pton(AF_INET6, host))];
-    return [AF_INET, inet_ntop(AF_INET, inet_aton(host))];
-  } catch {
-    return undefined;
-  }
-}
+const UNKNOWN_ZONE = "no interface has this name or number, or the address takes none";
 
 /** The addresses of a host, literal ones without a look-up. @throws gaierror */
-async function hosts(host: string, family: number): Promise<[AF_INET | AF_INET6, string][]> {
+async function hosts(host: string, family: number): Promise<LiteralHost[]> {
   const literal = literalHost(host);
   if (literal !== undefined) {
     if (family === 0 || family === literal[0]) return [literal];
     throw unresolved("EAI_ADDRFAMILY", host, "the address is of another family");
   }
+  if (host.includes("%")) throw unresolved("EAI_NONAME", host, UNKNOWN_ZONE);
   try {
     const found = await Bun.dns.lookup(host, {
       family: family === AF_INET ? 4 : family === AF_INET6 ? 6 : 0,
     });
-    return found.map(({ address, family }) => [family === 6 ? AF_INET6 : AF_INET, address]);
+    return found.map(({ address }) => literalHost(address)).filter((one) => one !== undefined);
   } catch (error) {
     const again = /EAI_AGAIN|ETIMEOUT|ESERVFAIL/.test(String((error as { code?: unknown }).code));
     if (again) throw unresolved("EAI_AGAIN", host, "the name service does not answer now", error);
@@ -127,19 +119,20 @@ export async function resolve(
       : `protocol ${proto} is neither TCP nor UDP`;
     throw unresolved(known ? "EAI_SOCKTYPE" : "EAI_SERVICE", textOf(host), reason);
   }
-  const local: [AF_INET | AF_INET6, string][] = [
-    [AF_INET6, "::1"],
-    [AF_INET, "127.0.0.1"],
+  const local: LiteralHost[] = [
+    [AF_INET6, "::1", 0],
+    [AF_INET, "127.0.0.1", 0],
   ];
   const found =
     host === null ? local.filter(([one]) => family === 0 || family === one) : await hosts(host, family);
   const seen = new Set<string>();
   const answers: AddressInfo[] = [];
-  for (const [itsFamily, address] of found) {
-    if (seen.has(address)) continue;
-    seen.add(address);
+  for (const [itsFamily, address, scopeid] of found) {
+    const key = `${address}%${scopeid}`;
+    if (seen.has(key)) continue;
+    seen.add(key);
     const sockaddr: InetAddress | Inet6Address =
-      itsFamily === AF_INET ? [address, number] : [address, number, 0, 0];
+      itsFamily === AF_INET ? [address, number] : [address, number, 0, scopeid];
     for (const [itsType, itsProto] of types) answers.push([itsFamily, itsType, itsProto, "", sockaddr]);
   }
   return answers;
@@ -152,12 +145,14 @@ export const noLookup = (host: string, syscall: string): gaierror =>
     errno: EAI_NONAME,
     syscall,
     address: host,
-    reason: "a name is not looked up here: give its address, as getaddrinfo() tells it",
+    reason: host.includes("%")
+      ? UNKNOWN_ZONE
+      : "a name is not looked up here: give its address, as getaddrinfo() tells it",
   });
 
 /** The first literal address of the family; literal ones at once. @throws gaierror */
-export async function literal(host: string, family: AddressFamily): Promise<string> {
+export async function literal(host: string, family: AddressFamily): Promise<LiteralHost> {
   const [first] = await hosts(host, family);
   if (first === undefined) throw unresolved("EAI_NONAME", host, "the name has no address of this family");
-  return first[1];
+  return first;
 }

@@ -38,7 +38,7 @@ import {
   listenDescriptor,
   openDescriptor,
 } from "../os/descriptor.ts";
-import { closedError, gaierror, OSError, osError, textOf, wouldBlock } from "../os/errors.ts";
+import { closedError, gaierror, OSError, osError, textOf, tracedTo, wouldBlock } from "../os/errors.ts";
 import { GuestListener } from "./guest-listener.ts";
 import { Listener } from "./listener.ts";
 import { adoptStream } from "./connect.ts";
@@ -202,10 +202,13 @@ export class Socket<F extends AddressFamily = AF_INET> {
         reason: "the socket does not listen: call listen() first",
       });
     }
-    const stream = await this.#listener.accept(
-      this.#timeout,
-      trailingOf("accept", given(arguments, 0)).signal,
-    );
+    const { signal } = trailingOf("accept", given(arguments, 0));
+    let stream: Stream;
+    try {
+      stream = await this.#listener.accept(this.#timeout, signal);
+    } catch (error) {
+      throw tracedTo(this.accept, error);
+    }
     const address = (stream.peer ?? nowhere(this.family)) as Address<F>;
     return [new Socket(this.family, this.type, this.proto, { stream, address }), address];
   }
@@ -225,7 +228,11 @@ export class Socket<F extends AddressFamily = AF_INET> {
     const opened = (stream: Stream): void => {
       this.#stream = stream;
     };
-    await this.#own.connect(address, this.#timeout, options, opened);
+    try {
+      await this.#own.connect(address, this.#timeout, options, opened);
+    } catch (error) {
+      throw tracedTo(this.connect, error);
+    }
   }
 
   /** connect(), which gives the errno instead of throwing an OSError; 0 when it stands. @throws gaierror for an unknown name */
@@ -264,8 +271,12 @@ export class Socket<F extends AddressFamily = AF_INET> {
   }
 
   async #recv(bufsize: number, trailing: Trailing): Promise<Bytes> {
-    const [bytes] = await this.#receive("recv", bufsize, trailing);
-    return bytes;
+    try {
+      const [bytes] = await this.#receive("recv", bufsize, trailing);
+      return bytes;
+    } catch (error) {
+      throw tracedTo(this.#recv, error);
+    }
   }
 
   async #receive(
@@ -295,7 +306,11 @@ export class Socket<F extends AddressFamily = AF_INET> {
     options?: Options,
   ): Promise<[bytes: Bytes, address: Address<F> | null]>;
   async recvfrom(bufsize: number): Promise<[bytes: Bytes, address: Address<F> | null]> {
-    return this.#receive("recvfrom", bufsize, given(arguments, 1));
+    try {
+      return await this.#receive("recvfrom", bufsize, given(arguments, 1));
+    } catch (error) {
+      throw tracedTo(this.recvfrom, error);
+    }
   }
 
   /**
@@ -311,8 +326,12 @@ export class Socket<F extends AddressFamily = AF_INET> {
     options?: Options,
   ): Promise<number>;
   async recv_into(buffer: BytesLike): Promise<number> {
-    const [count] = await this.#into("recv_into", buffer, given(arguments, 1));
-    return count;
+    try {
+      const [count] = await this.#into("recv_into", buffer, given(arguments, 1));
+      return count;
+    } catch (error) {
+      throw tracedTo(this.recv_into, error);
+    }
   }
 
   /** recv_into() and the sender's address; null on a stream. */
@@ -351,7 +370,11 @@ export class Socket<F extends AddressFamily = AF_INET> {
    */
   send(data: BytesLike, flags?: number | Options, options?: Options): Promise<number>;
   async send(data: BytesLike): Promise<number> {
-    return this.#send("send", data, given(arguments, 1));
+    try {
+      return await this.#send("send", data, given(arguments, 1));
+    } catch (error) {
+      throw tracedTo(this.send, error);
+    }
   }
 
   async #send(call: "send" | "sendall", data: BytesLike, trailing: Trailing): Promise<number> {

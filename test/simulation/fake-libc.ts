@@ -3,6 +3,7 @@
  * and reads errno is the real one. It changes when the code under test uses another system call.
  */
 import { constants } from "node:os";
+import { getSystemErrorMap } from "node:util";
 import { decodeAddress, encodeAddress, type Inet6Address } from "../../src/os/address.ts";
 import type { AddressFamily } from "../../src/os/constants.ts";
 import type { Kernel, Open } from "./kernel.ts";
@@ -128,6 +129,9 @@ function systemCalls(current: () => Kernel) {
       (to.view as BigUint64Array)[0] = RLIMIT;
       return 0;
     },
+    strerror: (errno: number) => getSystemErrorMap().get(-errno)?.[1] ?? `Unknown error ${errno}`,
+    /** Only the loopback interface is there. */
+    if_nametoindex: (name: Pointer) => Number(Buffer.from(bytesAt(name)).toString() === "lo\0"),
     errnoLocation: () => 1,
   };
 }
