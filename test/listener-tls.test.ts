@@ -195,5 +195,6 @@ test("connect() verifies the host that it connects to, not a preset name", async
   const listener = kept(socket.create_server(["127.0.0.2", 0], { tls: { key, cert } }));
   const one = kept(socket.socket());
   const error = await failure(() => one.connect(listener.getsockname(), { tls: { ca: cert } }));
-  expect(error).toMatchObject({ name: "SSLError", code: "ERR_TLS_CERT_ALTNAME_INVALID" });
+  expect(error).toMatchObject({ name: "SSLCertVerificationError", code: "ERR_TLS_CERT_ALTNAME_INVALID" });
+  expect(error).toBeInstanceOf(socket.SSLError);
 });
