@@ -35,7 +35,7 @@ describe("the kernel's form of an address", () => {
     one.bind("");
     two.bind("");
     // An abstract name of five hexadecimal digits (unix(7), autobind).
-    for (const each of [one, two]) expect(each.getsockname()).toMatch(/^\0[\da-f]{5}$/);
+    for (const each of [one, two]) expect(String(each.getsockname())).toMatch(/^\0[\da-f]{5}$/);
     expect(one.getsockname()).not.toBe(two.getsockname());
   });
 

@@ -138,7 +138,13 @@ describe("a TLS connect", () => {
     const { listener, address } = secureServer();
     const error = await failure(() => socket.create_connection(address, null, null, { tls: {} }));
     expect(error).toBeInstanceOf(socket.SSLError);
-    expect(error).toMatchObject({ code: "DEPTH_ZERO_SELF_SIGNED_CERT", syscall: "do_handshake" });
+    expect(error).toBeInstanceOf(socket.SSLCertVerificationError);
+    expect(error).toMatchObject({
+      code: "DEPTH_ZERO_SELF_SIGNED_CERT",
+      syscall: "do_handshake",
+      verify_code: 18,
+      verify_message: "self signed certificate",
+    });
     const client = (await placed(address)) as socket.Socket;
     for (;;) {
       const [conn, from] = await listener.accept();
@@ -195,5 +201,9 @@ test("connect() verifies the host that it connects to, not a preset name", async
   const listener = kept(socket.create_server(["127.0.0.2", 0], { tls: { key, cert } }));
   const one = kept(socket.socket());
   const error = await failure(() => one.connect(listener.getsockname(), { tls: { ca: cert } }));
-  expect(error).toMatchObject({ name: "SSLError", code: "ERR_TLS_CERT_ALTNAME_INVALID" });
+  expect(error).toMatchObject({
+    name: "SSLCertVerificationError",
+    code: "ERR_TLS_CERT_ALTNAME_INVALID",
+    verify_code: 62,
+  });
 });

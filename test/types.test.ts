@@ -42,9 +42,9 @@ export function addresses(inet: Inet, inet6: Inet6, unix: Unix): void {
   holds<
     Same<ReturnType<Inet6["getsockname"]>, [host: string, port: number, flowinfo: number, scopeid: number]>
   >();
-  holds<Same<ReturnType<Unix["getsockname"]>, string>>();
+  holds<Same<ReturnType<Unix["getsockname"]>, string | Uint8Array>>();
   holds<Same<Result<Inet["accept"]>, [conn: Inet, address: [host: string, port: number]]>>();
-  holds<Same<Result<Unix["accept"]>[1], string>>();
+  holds<Same<Result<Unix["accept"]>[1], string | Uint8Array>>();
   holds<Same<Result<Inet6["accept"]>[0], Inet6>>();
 
   inet.bind(["", 0]);

@@ -2,7 +2,7 @@
  * What a host stands for: the addresses to listen on. It changes when another way to write a host is understood.
  */
 import { AF_INET, AF_INET6 } from "../os/constants.ts";
-import { literalHost } from "../os/address.ts";
+import { literalHost } from "../os/literal-host.ts";
 import { osError, type OSError } from "../os/errors.ts";
 
 /** An address without a port. */

@@ -1,11 +1,10 @@
 /**
- * Addresses: Python's forms, the kernel's sockaddr, and text, each from the other. No host name is looked up here. It
+ * Addresses: Python's forms, the kernel's sockaddr, and text, each from the other. No name is looked up here. It
  * changes when a family is added or a form changes.
  */
 import { isUtf8 } from "node:buffer";
 import { AF_INET, AF_INET6, AF_UNIX, type AddressFamily } from "./constants.ts";
 import { OSError } from "./errors.ts";
-import { interfaceIndex } from "./libc.ts";
 
 export type InetAddress = [host: string, port: number];
 export type Inet6Address = [host: string, port: number, flowinfo: number, scopeid: number];
@@ -159,7 +158,7 @@ export function decodeAddress(bytes: Uint8Array): AnyAddress {
     const host = inet_ntop(AF_INET6, bytes.subarray(8, 24));
     return [host, view.getUint16(2), view.getUint32(4), view.getUint32(24, true)];
   }
-  return decodePath(Buffer.from(bytes.subarray(2)));
+  return decodePath(Buffer.from(new Uint8Array(bytes.subarray(2)).buffer));
 }
 
 function decodePath(path: Buffer): UnixAddress {
@@ -167,35 +166,6 @@ function decodePath(path: Buffer): UnixAddress {
   const end = path.indexOf(0);
   const bytes = end < 0 ? path : path.subarray(0, end);
   return isUtf8(bytes) ? bytes.toString() : bytes;
-}
-
-/** A numeric address, and the interface of its zone: 0 where it has none. */
-export type LiteralHost = [family: AF_INET | AF_INET6, host: string, scopeid: number];
-
-/**
- * A numeric address in its standard form: "127.1" is 127.0.0.1. An IPv6 address may have a zone, as for getaddrinfo(3).
- * @returns undefined for a name, and for a zone that does not exist
- */
-export function literalHost(host: string): LiteralHost | undefined {
-  try {
-    if (!host.includes(":")) return [AF_INET, inet_ntop(AF_INET, inet_aton(host)), 0];
-    const [address, ...zones] = host.split("%") as [string, ...string[]];
-    const bytes = inet_pton(AF_INET6, address);
-    const scopeid = zones.length === 0 ? 0 : zones.length === 1 ? scopeOf(bytes, zones[0]!) : undefined;
-    return scopeid === undefined ? undefined : [AF_INET6, inet_ntop(AF_INET6, bytes), scopeid];
-  } catch {
-    return undefined;
-  }
-}
-
-/** The number of a zone. Only an address that is valid on one interface may name it (RFC 4007). */
-function scopeOf(bytes: Uint8Array, zone: string): number | undefined {
-  const [first, second] = bytes as unknown as [number, number];
-  const unicast = first === 0xfe && (second & 0xc0) === 0x80;
-  const multicast = first === 0xff && ((second & 0xf) === 1 || (second & 0xf) === 2);
-  const index = unicast || multicast ? interfaceIndex(zone) : 0;
-  if (index > 0) return index;
-  return /^\d+$/.test(zone) && Number(zone) <= 0xffff_ffff ? Number(zone) : undefined;
 }
 
 const illegal = (call: string, text: unknown): OSError =>

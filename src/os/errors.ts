@@ -3,7 +3,6 @@
  * why it failed, and carries the same as fields. It changes when what an error says changes.
  */
 import { constants } from "node:os";
-import { loadLibc } from "./library.ts";
 
 export interface OSErrorDetails {
   /** The error's name, as in errno(3): "EADDRINUSE". */
@@ -19,13 +18,11 @@ export interface OSErrorDetails {
   cause?: unknown;
 }
 
-let strerror: ((errno: number) => unknown) | undefined;
+let wordsOf = (_errno: number): string | undefined => undefined;
 
-/** The words of the C library (strerror(3)), as in Python; the code where they cannot be had. */
-function wordsOf(code: string, errno: number): string {
-  strerror ??=
-    loadLibc({ strerror: { args: ["i32"], returns: "cstring" } } as const)?.strerror ?? (() => code);
-  return errno > 0 ? String(strerror(errno)) : code;
+/** Gives errors the words of the C library (strerror(3)), as in Python. Without them an error has its code alone. */
+export function setStrerror(its: (errno: number) => string): void {
+  wordsOf = its;
 }
 
 /** A failed call on a socket (https://docs.python.org/3/library/exceptions.html#OSError). */
@@ -43,7 +40,7 @@ export class OSError extends Error {
   constructor(details: OSErrorDetails) {
     const { code, syscall, address, cause } = details;
     const errno = details.errno ?? constants.errno[code as keyof typeof constants.errno] ?? 0;
-    const strerror = details.reason ?? wordsOf(code, errno);
+    const strerror = details.reason ?? (errno > 0 ? wordsOf(errno) : undefined) ?? code;
     const on = address === undefined ? "" : ` ${address}`;
     super(`${syscall}${on}: ${strerror} (${code})`, cause === undefined ? undefined : { cause });
     this.code = code;

@@ -3,11 +3,10 @@
  * learns one of these. Where bun:ffi or the C library is not to be had, `libc` is undefined, and a caller either
  * does without (send) or says so (`requireLibc`).
  */
-import { ptr, read } from "bun:ffi";
+import { dlopen, ptr, read } from "bun:ffi";
 import { readFileSync } from "node:fs";
 import { IPPROTO_TCP, SO_RCVBUF, SOL_SOCKET, TCP_INFO } from "./constants.ts";
-import { errnoName, osError } from "./errors.ts";
-import { loadLibc } from "./library.ts";
+import { errnoName, osError, setStrerror } from "./errors.ts";
 
 const address = ["i32", "ptr", "i32"] as const;
 const name = ["i32", "ptr", "ptr"] as const;
@@ -31,6 +30,7 @@ const calls = {
   isatty: { args: ["i32"], returns: "i32" },
   getrlimit: { args: ["i32", "ptr"], returns: "i32" },
   if_nametoindex: { args: ["ptr"], returns: "u32" },
+  strerror: { args: ["i32"], returns: "cstring" },
   getenv: { args: ["ptr"], returns: "cstring" },
   sigaction: { args: ["i32", "ptr", "ptr"], returns: "i32" },
 } as const;
@@ -44,28 +44,39 @@ const linuxCalls = {
 
 const platforms = {
   linux: {
+    libraries: ["libc.so.6", "libc.so", `libc.musl-${process.arch === "x64" ? "x86_64" : "aarch64"}.so.1`],
     errno: "__errno_location",
     /** Linux reports twice what was asked for, the half being its own bookkeeping (socket(7)). */
     bufferFactor: 2,
     RLIMIT_NOFILE: 7,
   },
-  darwin: { errno: "__error", bufferFactor: 1, RLIMIT_NOFILE: 8 },
+  darwin: { libraries: ["libSystem.B.dylib"], errno: "__error", bufferFactor: 1, RLIMIT_NOFILE: 8 },
 } as const;
 
 function load() {
   const platform = platforms[process.platform as keyof typeof platforms];
   if (platform === undefined) return undefined;
-  // On another platform Linux's calls are missing, and nobody calls them there.
-  const symbols = loadLibc(
-    (process.platform === "linux" ? { ...calls, ...linuxCalls } : calls) as typeof calls & typeof linuxCalls,
-  );
-  const errno = loadLibc({ [platform.errno]: { args: [], returns: "ptr" } } as const);
-  if (symbols === undefined || errno === undefined) return undefined;
-  return { ...platform, ...symbols, errnoLocation: errno[platform.errno]! };
+  for (const library of platform.libraries) {
+    try {
+      // On another platform they are missing, and nobody calls them there.
+      const { symbols } = dlopen(
+        library,
+        (process.platform === "linux" ? { ...calls, ...linuxCalls } : calls) as typeof calls &
+          typeof linuxCalls,
+      );
+      const { symbols: errno } = dlopen(library, { [platform.errno]: { args: [], returns: "ptr" } } as const);
+      return { ...platform, ...symbols, errnoLocation: errno[platform.errno]! };
+    } catch {
+      // The next name; a system without any of them has no libc for us, which `undefined` says.
+    }
+  }
+  return undefined;
 }
 
 /** The C library's calls and constants on this platform, or undefined. */
 export const libc = load();
+
+if (libc !== undefined) setStrerror((errno) => String(libc.strerror(errno)));
 
 export type Libc = NonNullable<typeof libc>;
 

@@ -4,14 +4,9 @@
  */
 import * as k from "../os/constants.ts";
 import { AF_INET, AF_INET6, type AddressFamily } from "../os/constants.ts";
-import {
-  checkNoNul,
-  literalHost,
-  type AnyAddressLike,
-  type Inet6Address,
-  type LiteralHost,
-} from "../os/address.ts";
+import { checkNoNul, type AnyAddressLike, type Inet6Address } from "../os/address.ts";
 import { osError, textOf, type OSError } from "../os/errors.ts";
+import { literalHost, type LiteralHost } from "../os/literal-host.ts";
 import { literal, noLookup } from "./resolve.ts";
 import type { TLS } from "../engine/bun/transport.ts";
 
@@ -171,7 +166,7 @@ export async function literalAddress(
   address: AnyAddressLike,
 ): Promise<AnyAddressLike> {
   // The call holds bytes of its own: the caller's may change while it waits.
-  if (address instanceof Uint8Array) return address.slice();
+  if (address instanceof Uint8Array) return new Uint8Array(address);
   if (!Array.isArray(address)) return address;
   const whole = everyInterface(family, address) as Inet6Address;
   const [host, port, flowinfo, scopeid] = whole;

@@ -3,13 +3,7 @@
  * what does not fit is dropped, as the kernel would. It changes when that queue's rules do.
  */
 import { ptr } from "bun:ffi";
-import {
-  addressText,
-  encodeAddress,
-  literalHost,
-  type AnyAddress,
-  type AnyAddressLike,
-} from "../os/address.ts";
+import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
 import {
   AF_INET6,
   MSG_DONTWAIT,
@@ -21,6 +15,7 @@ import {
 } from "../os/constants.ts";
 import { closeDescriptor, getOption, setOption, withFlags } from "../os/descriptor.ts";
 import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "../os/errors.ts";
+import { literalHost } from "../os/literal-host.ts";
 import { lastError, requireLibc } from "../os/libc.ts";
 import { checkBuffer, turn } from "./stream.ts";
 import { abortReason, Waiter } from "./pending-call.ts";

@@ -2,13 +2,7 @@
  * Names to addresses: getaddrinfo. It changes when what can be asked does. Bun looks the name up; numbers and the
  * order of the answers are Python's.
  */
-import {
-  checkNoNul,
-  literalHost,
-  type Inet6Address,
-  type InetAddress,
-  type LiteralHost,
-} from "../os/address.ts";
+import { checkNoNul, type Inet6Address, type InetAddress } from "../os/address.ts";
 import {
   AF_INET,
   AF_INET6,
@@ -26,6 +20,7 @@ import {
   type AddressFamily,
 } from "../os/constants.ts";
 import { gaierror, textOf } from "../os/errors.ts";
+import { literalHost, type LiteralHost } from "../os/literal-host.ts";
 
 /** One answer: what socket() and connect() take. */
 export type AddressInfo = [

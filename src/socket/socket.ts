@@ -418,10 +418,14 @@ export class Socket<F extends AddressFamily = AF_INET> {
       const code = this.#stream === undefined ? "ENOTCONN" : "EISCONN";
       throw osError({ code, syscall: "sendto", address: addressText(address) });
     }
-    const to = await within("sendto", literalAddress(this.family, address), this.#timeout || null, signal);
-    // It may have been closed or detached while the name was looked up: then the number is another's.
-    this.#check("sendto");
-    return this.#datagram.send(bytes, to, this.#timeout, signal);
+    try {
+      const to = await within("sendto", literalAddress(this.family, address), this.#timeout || null, signal);
+      // It may have been closed or detached while the name was looked up: then the number is another's.
+      this.#check("sendto");
+      return await this.#datagram.send(bytes, to, this.#timeout, signal);
+    } catch (error) {
+      throw tracedTo(this.sendto, error);
+    }
   }
 
   // Ending.
