@@ -12,9 +12,9 @@ import {
   checkTimeout,
   constantName,
   getdefaulttimeout,
-  serverNameOf,
   signalOf,
   tlsOf,
+  verifying,
   unsupported,
   type ConnectOptions,
   type Options,
@@ -158,7 +158,7 @@ export async function create_connection(
       if (Array.isArray(source_address)) conn.bind(source_address as unknown as Inet6Address);
       await conn.connect(to as Inet6Address, {
         signal,
-        tls: tls && { ...(host !== null && { serverName: serverNameOf(host) }), ...tls },
+        tls: tls && verifying(tls, host ?? "localhost", "create_connection"),
       });
       return conn;
     } catch (error) {

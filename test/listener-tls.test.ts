@@ -207,3 +207,53 @@ test("connect() verifies the host that it connects to, not a preset name", async
     verify_code: 62,
   });
 });
+
+describe("the name that is verified", () => {
+  const elsewhere = () => kept(socket.create_server(["127.0.0.2", 0], { tls: { key, cert } })).getsockname();
+
+  test("is the host's, too, where serverName is undefined or empty: never a preset one", async () => {
+    const address = elsewhere();
+    for (const serverName of [undefined, ""]) {
+      const tls = { ca: cert, serverName } as socket.TLS;
+      const one = kept(socket.socket());
+      expect(await failure(() => one.connect(address, { tls }))).toBeInstanceOf(
+        socket.SSLCertVerificationError,
+      );
+      const error = await failure(() => socket.create_connection(address, null, null, { tls }));
+      expect(error).toBeInstanceOf(socket.SSLCertVerificationError);
+    }
+  });
+
+  test("is given for a Unix path, which has none", async () => {
+    const path = `/tmp/ringback-tls-${process.pid}.sock`;
+    const one = kept(socket.socket(socket.AF_UNIX));
+    expect(await failure(() => one.connect(path, { tls: { ca: cert } }))).toBeInstanceOf(TypeError);
+  });
+
+  test("may be wrong where nothing is rejected; then the connection is not authorized", async () => {
+    const client = kept(
+      await socket.create_connection(elsewhere(), null, null, {
+        tls: { ca: cert, rejectUnauthorized: false },
+      }),
+    );
+    expect(client.authorized).toBe(false);
+    expect(client.authorizationError).toBe("ERR_TLS_CERT_ALTNAME_INVALID");
+  });
+});
+
+test("authorized says whether the peer's certificate was verified", async () => {
+  const listener = kept(socket.create_server(["127.0.0.1", 0], { tls: { key, cert } }));
+  const client = await secureClient(listener.getsockname());
+  const [conn] = await listener.accept();
+  expect([client.authorized, client.authorizationError]).toEqual([true, undefined]);
+  // No certificate was asked for.
+  expect(kept(conn).authorized).toBe(false);
+});
+
+test("a listening socket counts the clients that it turned away", async () => {
+  const options = { tls: { key, cert, ca: cert, requestCert: true } };
+  const listener = kept(socket.create_server(["127.0.0.1", 0], options));
+  const client = await secureClient(listener.getsockname()).catch(() => undefined);
+  if (client !== undefined) await failure(() => client.recv(1));
+  await until(() => listener.refused === 1, "the client without a certificate is counted");
+});

@@ -190,6 +190,19 @@ export function tlsOf(call: string, options: ConnectOptions | null | undefined):
 /** The name that a server's certificate must have: a zone is this machine's own, and no part of it. */
 export const serverNameOf = (host: string): string => host.split("%", 1)[0]!;
 
+/**
+ * The options of TLS with the name that the server's certificate must have. Without one, Bun would verify against
+ * "localhost", wherever the connection leads.
+ * @param host undefined for a Unix path, and where nobody knows it
+ * @throws TypeError when there is no name to verify; Python's ssl demands server_hostname likewise
+ */
+export function verifying(tls: TLS, host: string | undefined, call: string): TLS {
+  const serverName = tls.serverName || (host === undefined ? "" : serverNameOf(host));
+  if (serverName !== "") return { ...tls, serverName };
+  if (tls.rejectUnauthorized === false) return tls;
+  throw new TypeError(`${call}: tls needs a serverName here: the name that the certificate must have`);
+}
+
 /** "" is every interface; "<broadcast>" is every host of an IPv4 network, as in Python. */
 export function everyInterface(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
   if (!Array.isArray(address)) return address;

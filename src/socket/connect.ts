@@ -50,8 +50,11 @@ export async function openStream(
       if (tls === undefined) settle();
       connectionEvents.drain(socket);
     },
-    handshake(_: Bun.Socket<Connection>, success: boolean, error: Error | null) {
-      settle(success ? undefined : handshakeError(error, address));
+    handshake(socket: Bun.Socket<Connection>, success: boolean, error: Error | null) {
+      stream?.setAuthorized(socket.authorized, error);
+      // For a wrong host, Bun reports failure although it was told not to reject.
+      const accepted = success || (tls?.rejectUnauthorized === false && isVerifyError(codeOf(error)));
+      settle(accepted ? undefined : handshakeError(error, address));
     },
   };
   // On a connected descriptor Bun begins no handshake for `tls: {}`.
@@ -92,9 +95,12 @@ export function adoptStream(fd: number): Stream {
   throw osError({ code: "ENOTSUP", syscall: "socket", reason: `this Bun does not adopt descriptor ${fd}` });
 }
 
+const codeOf = (error: Error | null): string =>
+  String((error as { code?: unknown } | null)?.code ?? "EPROTO");
+
 /** A handshake that failed: the network's error, or OpenSSL's reason. */
 export function handshakeError(error: Error | null, address: string, syscall = "do_handshake"): OSError {
-  const code = String((error as { code?: unknown } | null)?.code ?? "EPROTO");
+  const code = codeOf(error);
   // EPROTO is what Bun calls OpenSSL's own errors.
   if (code === "ECONNRESET" || code === "EPIPE") return asOSError(error, "connect", address);
   if (code === "EPROTO" && error !== null) {

@@ -4,7 +4,7 @@
  * does.
  */
 import { addressText, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
-import { literalAddress, serverNameOf, signalOf, tlsOf, type ConnectOptions } from "./checks.ts";
+import { literalAddress, signalOf, tlsOf, verifying, type ConnectOptions } from "./checks.ts";
 import { AF_UNIX, SOCK_DGRAM, type AddressFamily } from "../os/constants.ts";
 import {
   bindDescriptor,
@@ -83,7 +83,8 @@ export class OwnDescriptor {
   ): Promise<void> {
     const text = addressText(address);
     const given = signalOf("connect", options);
-    const tls = tlsOf("connect", options);
+    const asked = tlsOf("connect", options);
+    const own = asked && verifying(asked, Array.isArray(address) ? address[0] : undefined, "connect");
     if (this.connecting) throw osError({ code: "EALREADY", syscall: "connect", address: text });
     this.throwConnectError();
     const controller = new AbortController();
@@ -97,7 +98,6 @@ export class OwnDescriptor {
       const connected = await this.#begin(to, deadline, signal);
       if (this.#kind.type === SOCK_DGRAM) return;
       const left = timeout ? Math.max(0, timeout - (performance.now() - began)) : null;
-      const own = tls && { ...(Array.isArray(address) && { serverName: serverNameOf(address[0]) }), ...tls };
       const open = this.#open({ connected, address: text, tls: own }, left, signal).then((stream) => {
         // close() may have come since the connection was established.
         if (this.#closed) {

@@ -153,9 +153,10 @@ export class Listener {
         if (shaking.size > this.#maxHandshakes)
           for (const [, oldest] of shaking) return oldest.stream.abort();
       },
-      handshake: (socket: Bun.Socket<Connection>, success: boolean): void => {
+      handshake: (socket: Bun.Socket<Connection>, success: boolean, error: Error | null): void => {
         const stream = done(socket);
         if (stream === undefined) return;
+        stream.setAuthorized(socket.authorized, error);
         // Bun reports success for a client whose certificate it refused, and then closes without an error.
         const refused = !success || (this.#verifies && !socket.authorized);
         if (refused) this.refused++;

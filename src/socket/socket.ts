@@ -521,6 +521,21 @@ export class Socket<F extends AddressFamily = AF_INET> {
     return descriptorName(this.fileno(), "getsockname") as Address<F>;
   }
 
+  /** Whether the peer showed a certificate that was verified; false without TLS. */
+  get authorized(): boolean {
+    return this.#stream?.authorized ?? false;
+  }
+
+  /** The code of the reason why a TLS peer is not authorized. */
+  get authorizationError(): string | undefined {
+    return this.#stream?.authorizationError;
+  }
+
+  /** How many clients this listening socket turned away because their TLS handshake or certificate failed. */
+  get refused(): number {
+    return this.#listener instanceof Listener ? this.#listener.refused : 0;
+  }
+
   /** The peer's address (getpeername(2)). @throws OSError ENOTCONN, EBADF */
   getpeername(): Address<F> {
     this.#check("getpeername");

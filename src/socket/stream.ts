@@ -97,6 +97,16 @@ export class Stream implements ConnectionHandler {
   /** Called once, by the first thing that shows that the connection stands, or with what prevented it. */
   onOpen: ((error?: unknown) => void) | undefined;
 
+  /** Whether the peer's certificate was verified; false without TLS. */
+  authorized = false;
+  /** Why it was not: the code of the reason. */
+  authorizationError: string | undefined;
+
+  setAuthorized(authorized: boolean, error: Error | null): void {
+    this.authorized = authorized;
+    this.authorizationError = authorized ? undefined : (error as { code?: string } | null)?.code;
+  }
+
   /** Whether the descriptor alone carries the bytes as they are: not for TLS. */
   readonly plain: boolean;
 
