@@ -58,14 +58,14 @@ export type { InetAddress, UnixAddress } from "./os/address.ts";
 export const has_ipv6 = true;
 
 interface SocketConstructor {
-  (): Socket;
+  (): Socket<AF_INET>;
   <F extends AddressFamily = AF_INET>(
     family?: F,
     type?: number,
     proto?: number,
     fileno?: number | null,
   ): Socket<F>;
-  new (): Socket;
+  new (): Socket<AF_INET>;
   new <F extends AddressFamily = AF_INET>(
     family?: F,
     type?: number,

@@ -16,7 +16,7 @@ afterEach(closeAll);
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** A datagram socket of the loopback interface that Bun has adopted: what comes waits in our queue. */
-async function adopted(): Promise<socket.Socket> {
+async function adopted(): Promise<socket.Socket<socket.AF_INET>> {
   const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
   one.bind(["127.0.0.1", 0]);
   one.settimeout(0);

@@ -142,7 +142,9 @@ describe("TLS", () => {
       const one = kept(socket.socket(AF_UNIX));
       one.settimeout(10);
       // The certificate is nobody's that is known: the handshake fails, but it took place.
-      expect(await failure(() => one.connect(path, { tls: { serverName: "localhost" } }))).toBeInstanceOf(socket.SSLError);
+      expect(await failure(() => one.connect(path, { tls: { serverName: "localhost" } }))).toBeInstanceOf(
+        socket.SSLError,
+      );
       const trusting = kept(socket.socket(AF_UNIX));
       trusting.settimeout(10);
       await trusting.connect(path, { tls: { ca: cert, serverName: "localhost" } });

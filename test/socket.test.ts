@@ -128,7 +128,7 @@ describe("bind", () => {
 describe("listen and accept", () => {
   test("ten wait, the eleventh is rejected with a reset, and the ten are served in order", async () => {
     const { listener, address } = server(10);
-    const clients: socket.Socket[] = [];
+    const clients: socket.Socket<socket.AF_INET>[] = [];
     for (let i = 0; i < 11; i++) {
       const client = kept(socket.socket());
       client.settimeout(5);
@@ -217,9 +217,9 @@ describe("listen and accept", () => {
 
   test("for await gives connections until the listener is closed", async () => {
     const { listener, address } = server();
-    const clients: socket.Socket[] = [];
+    const clients: socket.Socket<socket.AF_INET>[] = [];
     const next = async () =>
-      void clients.push(kept(await socket.create_connection(address)) as socket.Socket);
+      void clients.push(kept(await socket.create_connection(address)) as socket.Socket<socket.AF_INET>);
     await next();
     let served = 0;
     for await (const [conn, peer] of listener) {

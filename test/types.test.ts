@@ -31,7 +31,7 @@ type AnyIn<T> = {
 /** Only compiles for `true`. */
 const holds = <_ extends true>(): void => undefined;
 
-type Inet = socket.Socket;
+type Inet = socket.Socket<socket.AF_INET>;
 type Inet6 = socket.Socket<socket.AF_INET6>;
 type Unix = socket.Socket<socket.AF_UNIX>;
 type Result<F extends (...args: never[]) => unknown> = Awaited<ReturnType<F>>;
@@ -143,7 +143,7 @@ export function settings(s: Inet): void {
   void s.close().then(() => undefined);
 }
 
-export async function loops(listener: socket.ListeningSocket, s: Inet): Promise<void> {
+export async function loops(listener: socket.ListeningSocket<socket.AF_INET>, s: Inet): Promise<void> {
   for await (const [conn, address] of listener) {
     holds<Same<typeof conn, Inet>>();
     holds<Same<typeof address, [host: string, port: number]>>();
@@ -171,7 +171,7 @@ export function noAny(): void {
   holds<Same<AnyIn<Inet>, never>>();
   holds<Same<AnyIn<Inet6>, never>>();
   holds<Same<AnyIn<Unix>, never>>();
-  holds<Same<AnyIn<socket.ListeningSocket>, never>>();
+  holds<Same<AnyIn<socket.ListeningSocket<socket.AF_INET>>, never>>();
   holds<Same<AnyIn<socket.OSError>, never>>();
 }
 

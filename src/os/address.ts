@@ -14,7 +14,7 @@ export type Inet6Address = [host: string, port: number, flowinfo: number, scopei
  */
 export type UnixAddress = string | Uint8Array;
 /** What a call gives back as an address of the family. */
-export type Address<F extends AddressFamily> = F extends AF_INET
+export type Address<F extends AddressFamily = AddressFamily> = F extends AF_INET
   ? InetAddress
   : F extends AF_INET6
     ? Inet6Address

@@ -44,6 +44,7 @@ import { Listener } from "./listener.ts";
 import { adoptStream } from "./connect.ts";
 import { OwnDescriptor } from "./connector.ts";
 import type { TLS } from "../engine/bun/transport.ts";
+import { repr } from "./repr.ts";
 import { copyOf, pinsMuch, type Stream } from "./stream.ts";
 import { within } from "./pending-call.ts";
 
@@ -54,7 +55,7 @@ const SEND_FLAGS = k.MSG_DONTWAIT | k.MSG_NOSIGNAL;
 const STEP = 65_536;
 
 /** A listening socket, as create_server() and listen() give it: `for await (const [conn, address] of listener)`. */
-export interface ListeningSocket<F extends AddressFamily = AF_INET> extends Omit<
+export interface ListeningSocket<F extends AddressFamily = AddressFamily> extends Omit<
   Socket<F>,
   typeof Symbol.asyncIterator
 > {
@@ -65,7 +66,7 @@ export interface ListeningSocket<F extends AddressFamily = AF_INET> extends Omit
 /** A descriptor or, from inside this file, a stream or a pair's end that Bun has already. */
 type Given = number | null | { readonly stream: Stream; readonly address: AnyAddress };
 
-export class Socket<F extends AddressFamily = AF_INET> {
+export class Socket<F extends AddressFamily = AddressFamily> {
   readonly family: F;
   readonly type: number;
   readonly proto: number;
@@ -661,6 +662,15 @@ export class Socket<F extends AddressFamily = AF_INET> {
       close: () => this.shutdown(k.SHUT_WR),
       abort: () => this[Symbol.dispose](),
     }));
+  }
+
+  /** One line, as Python's repr. */
+  toString(): string {
+    return repr(this);
+  }
+
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return repr(this);
   }
 
   /** `await using`: closes gracefully, and waits until all is delivered or the peer is given up. */

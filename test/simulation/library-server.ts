@@ -6,7 +6,7 @@ import { End } from "./library-end.ts";
 import type { World } from "./world.ts";
 
 export class Server {
-  readonly listening: socket.ListeningSocket;
+  readonly listening: socket.ListeningSocket<socket.AF_INET>;
   readonly port: number;
   readonly backlog: number;
   /** Stands for the listening socket where calls are followed. */

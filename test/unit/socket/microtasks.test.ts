@@ -17,7 +17,7 @@ const outcome = (call: Promise<unknown>): Promise<string> =>
     (error: Error) => (error instanceof socket.OSError ? error.code : error.name),
   );
 
-function datagramSocket(): socket.Socket {
+function datagramSocket(): socket.Socket<socket.AF_INET> {
   const one = kept(socket.socket(socket.AF_INET, socket.SOCK_DGRAM));
   one.bind(["127.0.0.1", 0]);
   return one;
@@ -82,8 +82,11 @@ test.if(process.platform === "linux")(
   },
 );
 
-async function waitingPair(chunks: string[]): Promise<socket.Socket> {
-  const [a, b] = socket.socketpair().map(kept) as unknown as [socket.Socket, socket.Socket];
+async function waitingPair(chunks: string[]): Promise<socket.Socket<socket.AF_INET>> {
+  const [a, b] = socket.socketpair().map(kept) as unknown as [
+    socket.Socket<socket.AF_INET>,
+    socket.Socket<socket.AF_INET>,
+  ];
   await b.recv(0);
   for (const chunk of chunks) {
     await a.sendall(Buffer.from(chunk));
@@ -108,7 +111,10 @@ test("recv_into and a recv in its microtasks give bytes in order, or the second 
 
 test("a buffer that is transferred away takes no byte with it", async () => {
   for (const type of ["waiting", "there"] as const) {
-    const [a, b] = socket.socketpair().map(kept) as unknown as [socket.Socket, socket.Socket];
+    const [a, b] = socket.socketpair().map(kept) as unknown as [
+      socket.Socket<socket.AF_INET>,
+      socket.Socket<socket.AF_INET>,
+    ];
     await b.recv(0);
     if (type === "there") await a.sendall(Buffer.from("abc"));
     if (type === "there") await new Promise(setImmediate);
