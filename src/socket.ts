@@ -7,8 +7,10 @@
 import { hostname } from "node:os";
 import { checkAddress, type Address, type AddressLike, type Inet6Address } from "./os/address.ts";
 import {
+  checkGiven,
   checkInt,
   checkTimeout,
+  constantName,
   getdefaulttimeout,
   serverNameOf,
   signalOf,
@@ -28,6 +30,7 @@ import { within } from "./socket/pending-call.ts";
 
 export { inet_aton, inet_ntoa, inet_ntop, inet_pton } from "./os/address.ts";
 export * from "./os/constants.ts";
+export * from "./os/linux-constants.ts";
 export {
   BlockingIOError,
   BrokenPipeError,
@@ -77,6 +80,11 @@ function make(
   proto?: number,
   fileno: number | null = null,
 ): Socket<AddressFamily> {
+  if (fileno === null) {
+    for (const [i, name] of ["the family", "the type", "the protocol"].entries()) {
+      checkGiven(arguments[i], arguments.length > i, name, "socket");
+    }
+  }
   if (fileno === null) return new Socket(family ?? AF_INET, type ?? SOCK_STREAM, proto ?? 0, null);
   if (checkInt(fileno, "socket") < 0)
     throw new RangeError(`socket: a descriptor is a whole number from 0 on, not ${fileno}`);
@@ -104,7 +112,10 @@ export function socketpair<F extends AddressFamily = AF_UNIX>(
   type: number = SOCK_STREAM,
   proto = 0,
 ): [Socket<F>, Socket<F>] {
-  if (type !== SOCK_STREAM) throw unsupported("socketpair", "a pair of another type than SOCK_STREAM");
+  for (const [i, name] of ["the family", "the type", "the protocol"].entries()) {
+    checkGiven(arguments[i], arguments.length > i, name, "socketpair");
+  }
+  if (type !== SOCK_STREAM) throw unsupported("socketpair", constantName("SOCK_", type));
   for (const number of [family, proto]) checkInt(number, "socketpair");
   const [a, b] = openPair(family, type, proto);
   return [new Socket(family, type, proto, a), new Socket(family, type, proto, b)];
@@ -198,7 +209,7 @@ export function create_server<F extends AddressFamily = AF_INET>(
     if (family === AF_INET6) server.setsockopt(k.IPPROTO_IPV6, k.IPV6_V6ONLY, !options.dualstack_ipv6);
     if (tls !== undefined) Socket.serveTLS(server as unknown as Socket<AddressFamily>, tls);
     server.bind(address);
-    return server.listen(options.backlog);
+    return options.backlog === undefined ? server.listen() : server.listen(options.backlog);
   } catch (error) {
     server.close();
     throw error;

@@ -72,11 +72,37 @@ describe("an argument", () => {
     expect(await failure(() => datagrams.recv(1))).toBeInstanceOf(socket.BlockingIOError);
   });
 
-  test("of a timeout that is undefined is as null: it waits for ever", () => {
+  test("that is undefined is refused where a number is wanted, and changes nothing", async () => {
+    const none = undefined as unknown as number;
     const one = kept(socket.socket());
     one.settimeout(3);
-    one.settimeout(undefined as unknown as null);
-    expect(one.gettimeout()).toBe(null);
+    for (const call of [
+      () => one.settimeout(none),
+      () => one.listen(none),
+      () => socket.socket(none as socket.AF_INET),
+      () => socket.socket(AF_INET, none),
+      () => socket.socketpair(none as socket.AF_UNIX),
+    ]) {
+      expect(await failure(call)).toBeInstanceOf(TypeError);
+    }
+    expect(one.gettimeout()).toBe(3);
+    const [a, b] = socket.socketpair();
+    kept(a);
+    kept(b);
+    for (const call of [
+      () => a.recv(1, none),
+      () => a.recv(1, 0, 5 as never),
+      () => a.recvfrom(1, none),
+      () => a.recv_into(Buffer.alloc(1), none),
+      () => a.recv_into(Buffer.alloc(1), 1, none),
+      () => a.send(Buffer.from("x"), none),
+      () => a.sendall(Buffer.from("x"), none),
+      () => a.sendall(Buffer.from("x"), 0, 5 as never),
+    ]) {
+      expect(await failure(call)).toBeInstanceOf(TypeError);
+    }
+    await a.sendall(Buffer.from("the first byte"));
+    expect((await b.recv(100)).toString()).toBe("the first byte");
   });
 
   test('"<broadcast>" is every host of IPv4, and of IPv6 no address', async () => {

@@ -7,14 +7,17 @@ export type StopSignal = "SIGTERM" | "SIGINT" | "SIGHUP";
 
 const SIGNALS: readonly StopSignal[] = ["SIGTERM", "SIGINT", "SIGHUP"];
 
-/** Within this time of the first, a signal is the same request: a supervisor signals a whole group, and `bun run` passes it on. */
+/**
+ * Within this time of the first, a signal is the same request: a supervisor signals a whole group, and `bun run` passes
+ * it on.
+ */
 const SAME_MS = 1_000;
 /** Enough for one turn of the event loop. */
 const TURN_MS = 20;
 
 /**
- * Calls `first` for the first signal, and `again` for each SIGTERM or SIGINT later than a second after it. SIGHUP, which
- * a closed terminal sends, never hurries. A signal that was ignored when the program started stays so (nohup, a
+ * Calls `first` for the first signal, and `again` for each SIGTERM or SIGINT that comes more than a second later. SIGHUP,
+ * which a closed terminal sends, never hurries. A signal that was ignored when the program started stays so (nohup, a
  * background job of a script).
  */
 export function onStopSignals(

@@ -24,7 +24,10 @@ export function isIgnored(signal: NodeJS.Signals): boolean {
   return libc?.sigaction(constants.signals[signal], null, ptr(action)) === 0 && action[0] === SIG_IGN;
 }
 
-/** Ignores a signal. `process.on` would handle it, which is different: a call that it interrupts would be tried again for ever. */
+/**
+ * Ignores a signal. `process.on` would handle it, which is different: a write that it interrupts would be tried again,
+ * and interrupted again, for ever.
+ */
 export function ignore(signal: NodeJS.Signals): void {
   action.fill(0n);
   action[0] = SIG_IGN;

@@ -3,6 +3,7 @@
  * options. It changes when the form of an argument does.
  */
 import * as k from "../os/constants.ts";
+import * as more from "../os/linux-constants.ts";
 import { AF_INET, AF_INET6, type AddressFamily } from "../os/constants.ts";
 import { checkNoNul, type AnyAddressLike, type Inet6Address } from "../os/address.ts";
 import { osError, textOf, type OSError } from "../os/errors.ts";
@@ -44,7 +45,7 @@ export function setdefaulttimeout(timeout: number | null): void {
 }
 
 export function checkTimeout(timeout: number | null, call: string): number | null {
-  if (timeout === null || timeout === undefined) return null;
+  if (timeout === null) return null;
   if (typeof timeout !== "number") throw new TypeError(`${call}: a timeout is a number of seconds or null`);
   if (!(timeout >= 0 && timeout <= MAX_TIMEOUT)) {
     throw new RangeError(
@@ -85,20 +86,75 @@ export function checkSize(size: number, call: string): number {
   return size;
 }
 
-/** Flags are said by their number, and none but 0 can be had. @throws OSError EOPNOTSUPP */
-export function checkFlags(flags: number | Options | null | undefined, call: string): void {
-  if (flags === undefined || flags === 0 || typeof flags === "object") return;
-  if (typeof flags !== "number") throw new TypeError(`${call}: flags are a number, not ${typeof flags}`);
-  const { MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK } = k;
-  const names = Object.entries({ MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK })
-    .filter(([, flag]) => (flags & flag) !== 0)
-    .map(([name]) => name)
-    .join(" | ");
-  throw unsupported(call, `the flags ${names || `0x${flags.toString(16)}`}`);
+/**
+ * The flags of a call, where a number or the trailing options may stand.
+ * @param supported the flags that this call knows
+ * @returns 0 for options
+ * @throws TypeError for undefined, which a constant is that this platform lacks; OSError EOPNOTSUPP for other flags
+ */
+export function checkFlags(flags: number | Options | null | undefined, call: string, supported = 0): number {
+  if (typeof flags === "object") return 0;
+  if (typeof flags !== "number" || !Number.isInteger(flags)) {
+    throw new TypeError(`${call}: flags are a whole number, not ${textOf(flags)}; leave them out, or pass 0`);
+  }
+  const others = flags & ~supported;
+  if (others === 0) return flags;
+  throw unsupported(call, `${flagNames(others)} for ${call}()`);
+}
+
+const constants: readonly [string, unknown][] = Object.entries({ ...k, ...more });
+
+function flagNames(flags: number): string {
+  const names = constants.filter(([name, flag]) => {
+    return name.startsWith("MSG_") && typeof flag === "number" && flag !== 0 && (flags & flag) === flag;
+  });
+  return names.map(([name]) => name).join(" | ") || `the flag 0x${(flags >>> 0).toString(16)}`;
+}
+
+/** A constant's name, for messages: "SOCK_SEQPACKET". */
+export function constantName(prefix: "AF_" | "SOCK_", value: number): string {
+  const [name] = constants.find(([name, number]) => name.startsWith(prefix) && number === value) ?? [];
+  return name ?? `${prefix === "AF_" ? "family" : "type"} ${value}`;
+}
+
+/** The arguments from the n-th on, as they were given: undefined among them is not a missing one. */
+export const given = (args: IArguments, from: number): Trailing => Array.prototype.slice.call(args, from);
+export type Trailing = readonly unknown[];
+
+/**
+ * The flags, if any, and the options at the end of a call.
+ * @param supported the flags that the call knows
+ * @throws TypeError, OSError EOPNOTSUPP
+ */
+export function trailingOf(
+  call: string,
+  trailing: Trailing,
+  supported = 0,
+): { flags: number; signal: AbortSignal | undefined } {
+  const [first, second] = trailing;
+  const flagged = trailing.length > 0 && typeof first !== "object";
+  const flags = flagged ? checkFlags(first as number, call, supported) : 0;
+  const options = flagged ? second : first;
+  checkOptions(options, call);
+  if (!flagged && second !== undefined) checkOptions(NaN, call);
+  return { flags, signal: signalOf(call, options as Options | null | undefined) };
+}
+
+/** @throws TypeError where an argument is given, and is undefined */
+export function checkGiven(value: unknown, given: boolean, name: string, call: string): void {
+  if (given && value === undefined) {
+    throw new TypeError(`${call}: ${name} is undefined; leave it out for its default`);
+  }
+}
+
+/** @throws TypeError for what stands where the trailing options belong, and is none */
+export function checkOptions(options: unknown, call: string): void {
+  if (options === undefined || (typeof options === "object" && !Array.isArray(options))) return;
+  throw new TypeError(`${call}: the last argument is an object of options, not ${textOf(options)}`);
 }
 
 export const unsupported = (call: string, what: string): OSError =>
-  osError({ code: "EOPNOTSUPP", syscall: call, reason: `${what} cannot be had on Bun` });
+  osError({ code: "EOPNOTSUPP", syscall: call, reason: `${what} is not supported on Bun` });
 
 /**
  * The signal, wherever the trailing options stand.

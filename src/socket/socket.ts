@@ -6,21 +6,27 @@ import { addressText, checkAddress, type Address, type AddressLike, type AnyAddr
 import {
   bytesOf,
   checkFlags,
+  checkGiven,
   checkInt,
+  checkOptions,
   checkSize,
   checkTimeout,
   getdefaulttimeout,
   literalAddress,
   ownAddress,
   milliseconds,
-  signalOf,
+  constantName,
+  given,
+  trailingOf,
   unsupported,
+  type Trailing,
   type Bytes,
   type BytesLike,
   type ConnectOptions,
   type Options,
 } from "./checks.ts";
 import * as k from "../os/constants.ts";
+import { MSG_WAITALL } from "../os/linux-constants.ts";
 import { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, type AddressFamily } from "../os/constants.ts";
 import { DatagramSocket } from "./datagram.ts";
 import {
@@ -40,6 +46,9 @@ import { OwnDescriptor } from "./connector.ts";
 import type { TLS } from "../engine/bun/transport.ts";
 import { copyOf, pinsMuch, type Stream } from "./stream.ts";
 import { within } from "./pending-call.ts";
+
+/** Flags that sends know: none of them ever raises SIGPIPE, so that MSG_NOSIGNAL changes nothing. */
+const SEND_FLAGS = k.MSG_DONTWAIT | k.MSG_NOSIGNAL;
 
 /** The most that one `for await` step gives. */
 const STEP = 65_536;
@@ -76,14 +85,15 @@ export class Socket<F extends AddressFamily = AF_INET> {
     // A system call would take another number for it: its remainder by 2^32, without a fraction.
     for (const number of [family, type, proto]) checkInt(number, "socket");
     if (family !== AF_INET && family !== AF_INET6 && family !== AF_UNIX) {
-      const reason = `family ${family} is none of AF_INET, AF_INET6 and AF_UNIX`;
+      const reason = `${constantName("AF_", family)} is not supported: a family is AF_INET, AF_INET6 or AF_UNIX`;
       throw osError({ code: "EAFNOSUPPORT", syscall: "socket", reason });
     }
     // As in Python, the flags that socket(2) takes with the type are not part of it; close-on-exec is always set.
     const nonBlocking = k.SOCK_NONBLOCK ?? 0;
     this.type = type & ~(nonBlocking | (k.SOCK_CLOEXEC ?? 0));
-    if (this.type === k.SOCK_RAW) throw unsupported("socket", "SOCK_RAW");
-    if (this.type !== SOCK_STREAM && this.type !== SOCK_DGRAM) throw unsupported("socket", `type ${type}`);
+    if (this.type !== SOCK_STREAM && this.type !== SOCK_DGRAM) {
+      throw unsupported("socket", constantName("SOCK_", this.type));
+    }
     if (this.type === SOCK_DGRAM && family === AF_UNIX) throw unsupported("socket", "SOCK_DGRAM of AF_UNIX");
     if ((type & nonBlocking) !== 0) this.#timeout = 0;
     this.family = family;
@@ -153,6 +163,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
    */
   listen(backlog = 128): ListeningSocket<F> {
     this.#check("listen");
+    checkGiven(arguments[0], arguments.length > 0, "the backlog", "listen");
     checkInt(backlog, "listen");
     if (this.type === SOCK_DGRAM) throw osError({ code: "EOPNOTSUPP", syscall: "listen" });
     if (this.#stream !== undefined || this.#own.connecting)
@@ -173,7 +184,8 @@ export class Socket<F extends AddressFamily = AF_INET> {
    * @returns the new socket, with the default timeout, and the peer's address
    * @throws OSError EINVAL before listen(), TimeoutError, BlockingIOError, EBADF when it is closed meanwhile
    */
-  async accept(options?: Options): Promise<[conn: Socket<F>, address: Address<F>]> {
+  accept(options?: Options): Promise<[conn: Socket<F>, address: Address<F>]>;
+  async accept(): Promise<[conn: Socket<F>, address: Address<F>]> {
     this.#check("accept");
     if (this.#datagram !== undefined) throw osError({ code: "EOPNOTSUPP", syscall: "accept" });
     // A descriptor that was given may listen already.
@@ -190,7 +202,7 @@ export class Socket<F extends AddressFamily = AF_INET> {
         reason: "the socket does not listen: call listen() first",
       });
     }
-    const signal = signalOf("accept", options);
+    const { signal } = trailingOf("accept", given(arguments, 0));
     let stream: Stream;
     try {
       stream = await this.#listener.accept(this.#timeout, signal);
@@ -242,12 +254,12 @@ export class Socket<F extends AddressFamily = AF_INET> {
    * @returns 1 to bufsize bytes, or none at the peer's FIN
    * @throws ConnectionResetError, TimeoutError, BlockingIOError, OSError ENOTCONN, EBUSY when another recv waits
    */
-  recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes> {
+  recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes>;
+  recv(bufsize: number): Promise<Bytes> {
     const stream = this.#stream;
     // The way of a loop that only receives: no promise but the one that is returned.
     if (
-      flags === undefined &&
-      options === undefined &&
+      arguments.length === 1 &&
       stream !== undefined &&
       Number.isInteger(bufsize) &&
       bufsize > 0 &&
@@ -255,15 +267,12 @@ export class Socket<F extends AddressFamily = AF_INET> {
     ) {
       return stream.recv(bufsize, this.#timeout);
     }
-    return this.#recv(bufsize, flags, options);
+    return this.#recv(bufsize, given(arguments, 1));
   }
 
-  async #recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes> {
-    checkSize(bufsize, "recv");
-    checkFlags(flags, "recv");
-    const signal = signalOf("recv", flags, options);
+  async #recv(bufsize: number, trailing: Trailing): Promise<Bytes> {
     try {
-      const [bytes] = await this.#receive("recv", bufsize, signal);
+      const [bytes] = await this.#receive("recv", bufsize, trailing);
       return bytes;
     } catch (error) {
       throw tracedTo(this.#recv, error);
@@ -273,28 +282,32 @@ export class Socket<F extends AddressFamily = AF_INET> {
   async #receive(
     call: string,
     bufsize: number,
-    signal: AbortSignal | undefined,
+    trailing: Trailing,
   ): Promise<[bytes: Bytes, address: Address<F> | null]> {
+    checkSize(bufsize, call);
+    const { flags, signal } = trailingOf(call, trailing, k.MSG_DONTWAIT | MSG_WAITALL);
+    const timeout = (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.#timeout;
     if (this.#datagram === undefined) {
-      return [await this.#connected(call).recv(bufsize, this.#timeout, signal), null];
+      const stream = this.#connected(call);
+      const all = (flags & MSG_WAITALL) !== 0;
+      const bytes = all ? stream.recvAll(bufsize, timeout, signal) : stream.recv(bufsize, timeout, signal);
+      return [await bytes, null];
     }
     this.#check(call);
-    const [bytes, address] = await this.#datagram.recv(this.#timeout, signal);
+    const [bytes, address] = await this.#datagram.recv(timeout, signal);
     const wanted = bytes.length > bufsize ? bytes.subarray(0, bufsize) : bytes;
     return [pinsMuch(wanted) ? copyOf(wanted) : wanted, address as Address<F>];
   }
 
   /** recv() and the sender's address; null on a stream. */
-  async recvfrom(
+  recvfrom(
     bufsize: number,
     flags?: number | Options,
     options?: Options,
-  ): Promise<[bytes: Bytes, address: Address<F> | null]> {
-    checkSize(bufsize, "recvfrom");
-    checkFlags(flags, "recvfrom");
-    const signal = signalOf("recvfrom", flags, options);
+  ): Promise<[bytes: Bytes, address: Address<F> | null]>;
+  async recvfrom(bufsize: number): Promise<[bytes: Bytes, address: Address<F> | null]> {
     try {
-      return await this.#receive("recvfrom", bufsize, signal);
+      return await this.#receive("recvfrom", bufsize, given(arguments, 1));
     } catch (error) {
       throw tracedTo(this.recvfrom, error);
     }
@@ -306,14 +319,15 @@ export class Socket<F extends AddressFamily = AF_INET> {
    * @returns how many bytes came; 0 at the peer's FIN
    * @throws RangeError when nbytes is negative or more than the buffer has; otherwise as recv()
    */
-  async recv_into(
+  recv_into(
     buffer: BytesLike,
     nbytes?: number | Options,
     flags?: number | Options,
     options?: Options,
-  ): Promise<number> {
+  ): Promise<number>;
+  async recv_into(buffer: BytesLike): Promise<number> {
     try {
-      const [count] = await this.#into("recv_into", buffer, nbytes, flags, options);
+      const [count] = await this.#into("recv_into", buffer, given(arguments, 1));
       return count;
     } catch (error) {
       throw tracedTo(this.recv_into, error);
@@ -326,29 +340,25 @@ export class Socket<F extends AddressFamily = AF_INET> {
     nbytes?: number | Options,
     flags?: number | Options,
     options?: Options,
-  ): Promise<[count: number, address: Address<F> | null]> {
-    return this.#into("recvfrom_into", buffer, nbytes, flags, options);
+  ): Promise<[count: number, address: Address<F> | null]>;
+  recvfrom_into(buffer: BytesLike): Promise<[count: number, address: Address<F> | null]> {
+    return this.#into("recvfrom_into", buffer, given(arguments, 1));
   }
 
-  async #into(
-    call: string,
-    buffer: BytesLike,
-    nbytes: number | Options | undefined,
-    flags: number | Options | undefined,
-    options: Options | undefined,
-  ): Promise<[number, Address<F> | null]> {
+  async #into(call: string, buffer: BytesLike, args: Trailing): Promise<[number, Address<F> | null]> {
     const whole = bytesOf(buffer, call);
-    const most = checkSize(typeof nbytes === "number" ? nbytes : 0, call) || whole.length;
+    const sized = args.length > 0 && (typeof args[0] !== "object" || args.length > 1);
+    const most = (sized && checkSize(args[0] as number, call)) || whole.length;
     if (most > whole.length)
       throw new RangeError(`${call}: ${most} bytes do not fit in a buffer of ${whole.length}`);
-    checkFlags(flags, call);
-    const signal = signalOf(call, nbytes, flags, options);
+    const { flags, signal } = trailingOf(call, sized ? args.slice(1) : args, k.MSG_DONTWAIT);
+    const timeout = (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.#timeout;
     const target = whole.subarray(0, most);
     if (this.#datagram === undefined) {
-      return [await this.#connected(call).recvInto(target, this.#timeout, signal), null];
+      return [await this.#connected(call).recvInto(target, timeout, signal), null];
     }
     this.#check(call);
-    return (await this.#datagram.recvInto(target, this.#timeout, signal)) as [number, Address<F>];
+    return (await this.#datagram.recvInto(target, timeout, signal)) as [number, Address<F>];
   }
 
   // Writing.
@@ -358,44 +368,45 @@ export class Socket<F extends AddressFamily = AF_INET> {
    * @returns how many bytes it took, which may be fewer than there are: sendall() sends all
    * @throws TypeError for a string; BrokenPipeError, ConnectionResetError, TimeoutError, BlockingIOError, ENOTCONN
    */
-  async send(data: BytesLike, flags?: number | Options, options?: Options): Promise<number> {
-    const bytes = bytesOf(data, "send");
-    checkFlags(flags, "send");
-    const signal = signalOf("send", flags, options);
+  send(data: BytesLike, flags?: number | Options, options?: Options): Promise<number>;
+  async send(data: BytesLike): Promise<number> {
     try {
-      if (this.#datagram === undefined)
-        return await this.#connected("send").send(bytes, this.#timeout, signal);
-      this.#check("send");
-      return await this.#datagram.send(bytes, undefined, this.#timeout, signal);
+      return await this.#send("send", data, given(arguments, 1));
     } catch (error) {
       throw tracedTo(this.send, error);
     }
+  }
+
+  async #send(call: "send" | "sendall", data: BytesLike, trailing: Trailing): Promise<number> {
+    const bytes = bytesOf(data, call);
+    const { flags, signal } = trailingOf(call, trailing, SEND_FLAGS);
+    const timeout = (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.#timeout;
+    if (this.#datagram !== undefined) {
+      this.#check(call);
+      return this.#datagram.send(bytes, undefined, timeout, signal);
+    }
+    const stream = this.#connected(call);
+    if (call === "send") return stream.send(bytes, timeout, signal);
+    await stream.sendall(bytes, timeout, signal);
+    return bytes.length;
   }
 
   /**
    * Sends all of it, or fails. The bytes must not be changed before it is done. Calls do not interleave.
    * @throws as send(); how much was sent by then cannot be told
    */
-  sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void> {
+  sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void>;
+  sendall(data: BytesLike): Promise<void> {
     const stream = this.#stream;
     // The way of a loop that only sends: no promise but the one that is returned.
-    if (
-      flags === undefined &&
-      options === undefined &&
-      stream !== undefined &&
-      data instanceof Uint8Array &&
-      !this.#closed
-    ) {
+    if (arguments.length === 1 && stream !== undefined && data instanceof Uint8Array && !this.#closed) {
       return stream.sendall(data, this.#timeout);
     }
-    return this.#sendall(data, flags, options);
+    return this.#sendall(data, given(arguments, 1));
   }
 
-  async #sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void> {
-    const bytes = bytesOf(data, "sendall");
-    checkFlags(flags, "sendall");
-    if (this.#datagram !== undefined) await this.send(bytes, flags, options);
-    else await this.#connected("sendall").sendall(bytes, this.#timeout, signalOf("sendall", flags, options));
+  async #sendall(data: BytesLike, trailing: Trailing): Promise<void> {
+    await this.#send("sendall", data, trailing);
   }
 
   /** Sends one datagram to an address; a name is looked up. `sendto(data, address)` or `sendto(data, flags, address)`. */
@@ -405,13 +416,15 @@ export class Socket<F extends AddressFamily = AF_INET> {
     data: BytesLike,
     flagsOrAddress: number | AddressLike<F>,
     addressOrOptions?: AddressLike<F> | Options,
-    options?: Options,
   ): Promise<number> {
     const bytes = bytesOf(data, "sendto");
     const flagged = typeof flagsOrAddress === "number";
-    if (flagged) checkFlags(flagsOrAddress, "sendto");
+    const flags = flagged ? checkFlags(flagsOrAddress, "sendto", SEND_FLAGS) : 0;
     const address = flagged ? addressOrOptions : flagsOrAddress;
-    const signal = signalOf("sendto", flagged ? options : (addressOrOptions as Options | undefined));
+    const trailing = given(arguments, flagged ? 3 : 2);
+    for (const one of trailing) checkOptions(one, "sendto");
+    const { signal } = trailingOf("sendto", trailing);
+    const timeout = (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.#timeout;
     this.#check("sendto");
     checkAddress(this.family, address, "sendto");
     if (this.#datagram === undefined) {
@@ -419,10 +432,10 @@ export class Socket<F extends AddressFamily = AF_INET> {
       throw osError({ code, syscall: "sendto", address: addressText(address) });
     }
     try {
-      const to = await within("sendto", literalAddress(this.family, address), this.#timeout || null, signal);
+      const to = await within("sendto", literalAddress(this.family, address), timeout || null, signal);
       // It may have been closed or detached while the name was looked up: then the number is another's.
       this.#check("sendto");
-      return await this.#datagram.send(bytes, to, this.#timeout, signal);
+      return await this.#datagram.send(bytes, to, timeout, signal);
     } catch (error) {
       throw tracedTo(this.sendto, error);
     }

@@ -10,6 +10,7 @@ import { SO_LINGER, SOL_SOCKET } from "../os/constants.ts";
 import { closeDescriptor, duplicateDescriptor, lingerTime, setOption } from "../os/descriptor.ts";
 import { libc } from "../os/libc.ts";
 import {
+  ConnectionError,
   asOSError,
   busyError,
   closedError,
@@ -79,6 +80,10 @@ export class Stream implements ConnectionHandler {
   #rest: Uint8Array[] = [];
   /** No further byte will come. */
   #ended = false;
+  /** Bytes that a recvAll() had taken when it was given up: before all that waits elsewhere. */
+  #front: Uint8Array[] = [];
+  /** A recvAll() is under way. */
+  #collecting = false;
   /** Told once, to the next recv. */
   #error: OSError | undefined;
   #finWanted = false;
@@ -115,7 +120,7 @@ export class Stream implements ConnectionHandler {
 
   /** Whether received bytes wait for a recv. */
   get readable(): boolean {
-    return this.#connection.held > 0 || this.#rest.length > 0;
+    return this.#connection.held > 0 || this.#rest.length > 0 || this.#front.length > 0;
   }
 
   // Reading.
@@ -159,6 +164,40 @@ export class Stream implements ConnectionHandler {
       throw abortReason(signal);
     }
     return this.#nowOrNever(size, buffer) as number;
+  }
+
+  /**
+   * All of `size` bytes, or fewer at the end or before an error (recv(2), MSG_WAITALL). Bytes that came before a timeout
+   * or an abort are there for the next call.
+   */
+  async recvAll(size: number, timeout: number | null, signal?: AbortSignal): Promise<Buffer> {
+    if (signal?.aborted) throw abortReason(signal);
+    if (this.#reader.waiting || this.#turning || this.#collecting) throw busyError("recv");
+    const deadline = timeout === null ? null : performance.now() + timeout;
+    const pieces: Uint8Array[] = [];
+    let missing = size;
+    this.#collecting = true;
+    try {
+      while (missing > 0) {
+        let piece = this.#slice(missing);
+        if (piece === undefined) {
+          if (pieces.length > 0 && this.#error !== undefined) break;
+          const left = deadline === null ? null : Math.max(0, deadline - performance.now());
+          piece = (await this.#wait(missing, undefined, left, signal)) as Buffer;
+          if (piece.length === 0) break;
+        }
+        pieces.push(piece);
+        missing -= piece.length;
+      }
+    } catch (error) {
+      if (!(error instanceof ConnectionError)) this.#front.unshift(...pieces);
+      if (!(error instanceof ConnectionError) || pieces.length === 0) throw error;
+      this.#error = error;
+    } finally {
+      this.#collecting = false;
+    }
+    this.#connection.copied += size - missing;
+    return Buffer.concat(pieces);
   }
 
   /** Nothing is there yet. */
@@ -215,6 +254,12 @@ export class Stream implements ConnectionHandler {
   }
 
   #slice(size: number): Uint8Array | undefined {
+    const front = this.#front[0];
+    if (front !== undefined) {
+      if (front.length <= size) return this.#front.shift();
+      this.#front[0] = front.subarray(size);
+      return front.subarray(0, size);
+    }
     const slice = this.#connection.take(size);
     if (slice !== undefined) return slice;
     const rest = this.#rest[0];
@@ -324,7 +369,7 @@ export class Stream implements ConnectionHandler {
   /** Reads end: a pending recv gets the end, and what comes is dropped. */
   shutdownRead(): void {
     this.#ended = true;
-    this.#rest = [];
+    this.#rest = this.#front = [];
     this.#connection.drop();
     this.#endReader();
   }
@@ -401,7 +446,7 @@ export class Stream implements ConnectionHandler {
   #endReading(): void {
     this.#reader.reject(closedError("recv"));
     this.#ended = true;
-    this.#rest = [];
+    this.#rest = this.#front = [];
     this.#error = closedError("recv");
     this.#connection.drop();
   }

@@ -128,20 +128,18 @@ async function exchangeRefused({ port }: Program): Promise<NodeJS.ErrnoException
   );
 }
 
-describe("a signal that is ignored when the program starts stays ignored:", () => {
-  for (const [how, ignored] of [
-    ["by trap, as nohup does", ["SIGHUP", "SIGINT", "SIGTERM"]],
-    ["by trap, SIGHUP alone", ["SIGHUP"]],
-  ] as const) {
-    test(how, async () => {
-      const names = ignored.map((name) => name.slice(3)).join(" ");
-      const program = await launch([], { shell: `trap '' ${names}` });
-      for (const signal of ignored) program.signal(signal);
+test("a signal that is ignored when the program starts stays ignored, as under nohup", async () => {
+  for (const ignored of [["SIGHUP"], ["SIGHUP", "SIGINT", "SIGTERM"]] as const) {
+    const names = ignored.map((name) => name.slice(3)).join(" ");
+    const program = await launch([], { shell: `trap '' ${names}` });
+    for (const signal of ignored) program.signal(signal);
+    // The first may still be served by a server that stops; it would not listen any more for the others.
+    for (let i = 0; i < 5; i++) {
       expect((await exchange(program.port, Buffer.from("still"))).toString()).toBe("still");
-      if (ignored.length === 3) return;
-      program.signal("SIGTERM");
-      expect((await program.finished).code).toBe(0);
-    });
+    }
+    if (ignored.length > 1) continue;
+    program.signal("SIGTERM");
+    expect((await program.finished).code).toBe(0);
   }
 });
 
