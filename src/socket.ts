@@ -1,6 +1,6 @@
 /**
  * Python's socket module, awaited: `import * as socket from "ringback"`. What blocks in Python returns a promise
- * here; what does not block is synchronous. It changes when that module's surface does. How bytes move is src/net's.
+ * here; what does not block is synchronous. It changes when that module's surface does. How bytes move is src/core's.
  *
  * Source of all that is not said here: https://docs.python.org/3/library/socket.html
  */

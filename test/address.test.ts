@@ -199,6 +199,7 @@ describe("the form of an address", () => {
     const name = `\0ringback-${process.pid}`;
     if (process.platform !== "linux") return;
     local.bind(name);
+    // An abstract name comes back as bytes, as in Python.
     expect(local.getsockname()).toEqual(Buffer.from(name));
   });
 

@@ -300,8 +300,10 @@ describe.skipIf(!hasRaw)("a peer whose window is closed", () => {
     await idle(program.pid);
     // Ten echoes of a megabyte have warmed it up, and one was just now.
     const all = ((11 * MIB + 4 * bytes.length) / 1e6).toFixed(1);
-    await until(() => /open 4 .* held [1-9]\d* bytes/.test(last(program)), "bytes are held");
-    expect(last(program)).toContain(`in ${all} MB`);
+    // open, connections, refused, broken, then bytes with their units: in, in/s, out, out/s, held.
+    const row = (): string[] => last(program).trim().split(/\s+/);
+    await until(() => row()[0] === "4" && Number(row()[12]) > 0, "bytes are held");
+    expect(row().slice(4, 6)).toEqual([all, "MB"]);
     for (const one of peers) {
       one.receiveBuffer(1 << 20);
       expect((await one.rest()).equals(bytes)).toBe(true);

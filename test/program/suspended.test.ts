@@ -12,7 +12,7 @@ test("a stop that is suspended gives its peers their time afterwards: they get e
   const bytes = pattern(5 << 20);
   client.socket.end(bytes);
   program.signal("SIGTERM");
-  await until(() => program.stderr.includes("SIGTERM: stopping"), "the stop has begun");
+  await until(() => program.stderr.includes("SIGTERM: finishing"), "the stop has begun");
   program.signal("SIGSTOP");
   // Longer than the whole stop may take.
   await Bun.sleep(1200);

@@ -12,7 +12,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   "server.ts": ["cli"],
   cli: ["cli", "echo", "os"],
   echo: ["echo", "engine", "core", "os"],
-  "socket.ts": ["socket", "os"],
+  "socket.ts": ["socket", "engine", "os"],
   examples: ["socket.ts"],
   socket: ["socket", "engine", "core", "os"],
   engine: ["engine", "core", "os"],
