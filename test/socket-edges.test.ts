@@ -70,12 +70,17 @@ describe("a socket", () => {
     expect(one.getsockopt(SOL_SOCKET, SO_KEEPALIVE)).toBe(1);
   });
 
-  test("of a stream has no use for sendto: EISCONN, and ENOTCONN before it is connected", async () => {
-    const { client, listener } = await connection();
+  test("of a TCP connection sends by sendto to its peer, whatever the address; without one it is ENOTCONN", async () => {
+    const { client, conn, listener } = await connection();
     const [bytes, address] = [Buffer.from("x"), listener.getsockname()];
-    expect(await failure(() => client.sendto(bytes, address))).toMatchObject({ code: "EISCONN" });
+    expect(await client.sendto(bytes, address)).toBe(1);
+    expect(await client.sendto(bytes, 0, ["127.0.0.1", 9])).toBe(1);
+    client.shutdown(socket.SHUT_WR);
+    expect(String(await conn.recv(2, socket.MSG_WAITALL))).toBe("xx");
     const fresh = kept(socket.socket());
     expect(await failure(() => fresh.sendto(bytes, address))).toMatchObject({ code: "ENOTCONN" });
+    const [one] = socket.socketpair().map(kept);
+    expect(await failure(() => one!.sendto(bytes, "x"))).toMatchObject({ code: "EISCONN" });
   });
 
   test("looks a name up for sendto no longer than its timeout", async () => {

@@ -428,11 +428,13 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     const timeout = (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.#timeout;
     this.#check("sendto");
     checkAddress(this.family, address, "sendto");
-    if (this.#datagram === undefined) {
+    if (this.#datagram === undefined && (this.#stream === undefined || this.family === AF_UNIX)) {
       const code = this.#stream === undefined ? "ENOTCONN" : "EISCONN";
       throw osError({ code, syscall: "sendto", address: addressText(address) });
     }
     try {
+      // A TCP connection has its peer, and the kernel does not look at the address.
+      if (this.#datagram === undefined) return await this.#stream!.send(bytes, timeout, signal);
       const to = await within("sendto", literalAddress(this.family, address), timeout || null, signal);
       // It may have been closed or detached while the name was looked up: then the number is another's.
       this.#check("sendto");

@@ -152,11 +152,15 @@ export class End implements Author {
     const call = this.#make("recv_into", size, given);
     const buffer = Buffer.alloc(size + 8, 0xee);
     const options = given.abort && { signal: given.abort.controller.signal };
-    this.#receive(call, this.sock!.recv_into(buffer, size, options), (count) => {
-      if (buffer.subarray(count, count + 64).some((byte) => byte !== 0xee))
-        this.fail("recv_into writes too much");
-      this.#got(call, buffer.subarray(0, count));
-    });
+    this.#receive(
+      call,
+      this.sock!.recv_into(buffer, size, ...(options === undefined ? [] : [options])),
+      (count) => {
+        if (buffer.subarray(count, count + 64).some((byte) => byte !== 0xee))
+          this.fail("recv_into writes too much");
+        this.#got(call, buffer.subarray(0, count));
+      },
+    );
   }
 
   /** Judges what receiving calls gave in the order of the calls: their promises may settle in another one. */

@@ -276,7 +276,7 @@ export class LibraryWorld extends World {
     listening.settimeout(given.timeout === null ? null : given.timeout / 1000);
     const call = new Call("accept", 0, given, this.clock.now, false);
     const options = given.abort && { signal: given.abort.controller.signal };
-    end.follow(call, listening.accept(options), ([conn]) => {
+    end.follow(call, options === undefined ? listening.accept() : listening.accept(options), ([conn]) => {
       const accepted = server.queue.shift();
       if (accepted === undefined) return this.fail("accept gives a connection that never came");
       const fd = conn.fileno();
