@@ -99,7 +99,7 @@ export function checkFlags(flags: number | Options | null | undefined, call: str
   }
   const others = flags & ~supported;
   if (others === 0) return flags;
-  throw unsupported(call, `${flagNames(others)} for ${call}()`);
+  throw unsupported(call, `the flags ${flagNames(others)}`);
 }
 
 const constants: readonly [string, unknown][] = Object.entries({ ...k, ...more });
@@ -108,7 +108,7 @@ function flagNames(flags: number): string {
   const names = constants.filter(([name, flag]) => {
     return name.startsWith("MSG_") && typeof flag === "number" && flag !== 0 && (flags & flag) === flag;
   });
-  return names.map(([name]) => name).join(" | ") || `the flag 0x${(flags >>> 0).toString(16)}`;
+  return names.map(([name]) => name).join(" | ") || `0x${(flags >>> 0).toString(16)}`;
 }
 
 /** A constant's name, for messages: "SOCK_SEQPACKET". */
@@ -154,7 +154,7 @@ export function checkOptions(options: unknown, call: string): void {
 }
 
 export const unsupported = (call: string, what: string): OSError =>
-  osError({ code: "EOPNOTSUPP", syscall: call, reason: `${what} is not supported on Bun` });
+  osError({ code: "EOPNOTSUPP", syscall: call, reason: `${what} cannot be had on Bun` });
 
 /**
  * The signal, wherever the trailing options stand.

@@ -17,6 +17,7 @@ import {
   milliseconds,
   constantName,
   given,
+  signalOf,
   trailingOf,
   unsupported,
   type Trailing,
@@ -185,8 +186,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
    * @returns the new socket, with the default timeout, and the peer's address
    * @throws OSError EINVAL before listen(), TimeoutError, BlockingIOError, EBADF when it is closed meanwhile
    */
-  accept(options?: Options): Promise<[conn: Socket<F>, address: Address<F>]>;
-  async accept(): Promise<[conn: Socket<F>, address: Address<F>]> {
+  async accept(options?: Options): Promise<[conn: Socket<F>, address: Address<F>]> {
     this.#check("accept");
     if (this.#datagram !== undefined) throw osError({ code: "EOPNOTSUPP", syscall: "accept" });
     // A descriptor that was given may listen already.
@@ -203,7 +203,8 @@ export class Socket<F extends AddressFamily = AddressFamily> {
         reason: "the socket does not listen: call listen() first",
       });
     }
-    const { signal } = trailingOf("accept", given(arguments, 0));
+    checkOptions(options, "accept");
+    const signal = signalOf("accept", options);
     let stream: Stream;
     try {
       stream = await this.#listener.accept(this.#timeout, signal);
