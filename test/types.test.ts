@@ -96,6 +96,12 @@ export function families(): void {
   void socket.create_connection("localhost:80");
 }
 
+export function anyFamily(inet: Inet, inet6: Inet6, unix: Unix): void {
+  const all: socket.Socket[] = [inet, inet6, unix, socket.socket()];
+  const address: socket.Address = all[0]!.getsockname();
+  holds<Same<typeof address, socket.Address<socket.AF_INET | socket.AF_INET6 | socket.AF_UNIX>>>();
+}
+
 export function bytes(s: Inet): void {
   holds<Same<ReturnType<Inet["recv"]>, Promise<Buffer>>>();
   holds<Same<ReturnType<Inet["send"]>, Promise<number>>>();
@@ -176,6 +182,6 @@ export function noAny(): void {
 }
 
 test("the public types are as this file says: bun check holds it, and here it loads", () => {
-  for (const held of [addresses, families, bytes, settings, loops, errors, noAny])
+  for (const held of [addresses, families, anyFamily, bytes, settings, loops, errors, noAny])
     expect(held).toBeFunction();
 });
