@@ -87,7 +87,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     // A system call would take another number for it: its remainder by 2^32, without a fraction.
     for (const number of [family, type, proto]) checkInt(number, "socket");
     if (family !== AF_INET && family !== AF_INET6 && family !== AF_UNIX) {
-      const reason = `${constantName("AF_", family)} is not supported: a family is AF_INET, AF_INET6 or AF_UNIX`;
+      const reason = `${constantName("AF_", family)} cannot be had on Bun: a family is AF_INET, AF_INET6 or AF_UNIX`;
       throw osError({ code: "EAFNOSUPPORT", syscall: "socket", reason });
     }
     // As in Python, the flags that socket(2) takes with the type are not part of it; close-on-exec is always set.
