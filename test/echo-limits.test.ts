@@ -147,6 +147,19 @@ describe("a stop", () => {
     client.socket.destroy();
   });
 
+  test("a peer that waits for each answer is reset as well: its last message has none", async () => {
+    const server = await start();
+    const client = await peer(server.port);
+    // It thinks for a moment before each message.
+    client.socket.on("data", () => setTimeout(() => client.socket.write("x"), 5));
+    client.socket.write("x");
+    await until(() => client.count > 10, "it is served");
+    const stopped = server.stop(1);
+    expect(await client.ended).toBe("ECONNRESET");
+    await stopped;
+    expect(server.figures).toMatchObject({ broken: 1, bytesDropped: 0, bytesOut: client.count });
+  });
+
   test("at the timeout resets a peer for which bytes are held, though it has sent no more: that is no clean end", async () => {
     const { server, client } = await heldWhole();
     await server.stop(0.2);

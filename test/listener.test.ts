@@ -54,3 +54,13 @@ describe("accept", () => {
     await expectAlive(client, kept((await accepting)[0]));
   });
 });
+
+test("closing resets the connections that wait for accept()", async () => {
+  const { listener, address } = server(5);
+  const client = kept(await socket.create_connection(address));
+  client.settimeout(3);
+  // The event loop accepts it; accept() has not been called.
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  listener.close();
+  expect(await failure(() => client.recv(1))).toBeInstanceOf(socket.ConnectionResetError);
+});

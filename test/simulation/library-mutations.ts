@@ -62,6 +62,7 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
     file: "socket/stream.ts",
     text: "this.#closing.set(FLUSH_MS);",
     becomes: "",
+    test: "test/waiting.test.ts",
   },
   {
     breaks: "a recv that does not wait gets bytes of a socket that is closed meanwhile",
@@ -142,6 +143,7 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
     file: "socket/listener.ts",
     text: "for (const stream of this.#queue.splice(0)) stream.abort();",
     becomes: "",
+    test: "test/listener.test.ts",
   },
   {
     breaks: "an accept that waits is lost when the listener closes",
