@@ -111,6 +111,7 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
     file: "socket/stream.ts",
     text: "return this.#connection.lingering ? this.#connection.close() : this.#finish();",
     becomes: "return this.#connection.close();",
+    test: "test/simulation.test.ts",
   },
   // Waiting.
   {
