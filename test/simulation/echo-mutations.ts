@@ -38,7 +38,7 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
     text: "      connection.stopReading();\n",
     becomes: "",
     // In the simulation nothing is under way: what a peer has sent is read before the timer.
-    test: "test/echo-limits.test.ts",
+    test: "test/unit/echo/limits.test.ts",
   },
   {
     breaks: "a stop sends FIN to a peer that has sent more than was echoed",

@@ -1,5 +1,5 @@
 /**
- * Bun's sockets on the fake kernel: which events come when, as they were seen on the real ones (test/bun.test.ts), and
+ * Bun's sockets on the fake kernel: which events come when, as they were seen on the real ones (test/runtime/bun.test.ts), and
  * what a socket must not be used for. It changes when Bun does, or more is known of it.
  */
 import { drainMicrotasks } from "bun:jsc";

@@ -62,7 +62,7 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
     file: "socket/stream.ts",
     text: "this.#closing.set(FLUSH_MS);",
     becomes: "",
-    test: "test/waiting.test.ts",
+    test: "test/unit/socket/waiting.test.ts",
   },
   {
     breaks: "a recv that does not wait gets bytes of a socket that is closed meanwhile",
@@ -111,7 +111,7 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
     file: "socket/stream.ts",
     text: "return this.#connection.lingering ? this.#connection.close() : this.#finish();",
     becomes: "return this.#connection.close();",
-    test: "test/simulation.test.ts",
+    test: "test/simulation/simulation.test.ts",
   },
   // Waiting.
   {
@@ -144,7 +144,7 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
     file: "socket/listener.ts",
     text: "for (const stream of this.#queue.splice(0)) stream.abort();",
     becomes: "",
-    test: "test/listener.test.ts",
+    test: "test/unit/socket/listener.test.ts",
   },
   {
     breaks: "an accept that waits is lost when the listener closes",

@@ -1,0 +1,172 @@
+import { describe, expect, test } from "bun:test";
+import { RING_SLOTS, RingBuffer, RingPool } from "../../../src/core/ring-buffer.ts";
+import { Random, withSeed } from "../../support/random.ts";
+
+const chunk = (...bytes: number[]): Uint8Array => Uint8Array.from(bytes);
+
+describe("a ring against a plain array of bytes", () => {
+  // The model: the chunks that wait, each with how much of it is gone.
+  const play = (seed: number): void => {
+    const random = new Random(seed);
+    const capacity = random.between(1, 200);
+    const ring = new RingBuffer(capacity);
+    let model: { chunk: Uint8Array; gone: number }[] = [];
+    for (let step = 0; step < 400; step++) {
+      const before = ring.full;
+      switch (random.between(0, 9)) {
+        case 0:
+        case 1:
+        case 2:
+        case 3: {
+          const bytes = random.bytes(random.between(1, random.chance(0.1) ? 300 : 40));
+          const gone = model.length === 0 && random.chance(0.3) ? random.between(0, bytes.length - 1) : 0;
+          if (before) expect(() => ring.push(bytes, gone)).toThrow(RangeError);
+          else {
+            ring.push(bytes, gone);
+            model.push({ chunk: bytes, gone });
+          }
+          break;
+        }
+        case 4:
+        case 5:
+        case 6: {
+          const size = random.between(1, 60);
+          const slice = ring.take(size);
+          const head = model[0];
+          if (head === undefined) expect(slice).toBeUndefined();
+          else {
+            const end = Math.min(head.chunk.length, head.gone + size);
+            expect(slice).toEqual(head.chunk.subarray(head.gone, end));
+            // The same memory, not a copy of it.
+            expect(slice!.buffer).toBe(head.chunk.buffer);
+            head.gone = end;
+          }
+          break;
+        }
+        case 7:
+        case 8: {
+          const head = model[0];
+          const bytes = head === undefined ? 0 : random.between(0, head.chunk.length - head.gone);
+          ring.advance(bytes);
+          if (head !== undefined) head.gone += bytes;
+          break;
+        }
+        default:
+          if (random.chance(0.05)) {
+            ring.clear();
+            model = [];
+          }
+      }
+      if (model[0] !== undefined && model[0].gone === model[0].chunk.length) model.shift();
+      const held = model.reduce((sum, { chunk, gone }) => sum + chunk.length - gone, 0);
+      const memory = model.reduce((sum, { chunk }) => sum + chunk.length, 0);
+      expect(ring.held).toBe(held);
+      expect(ring.memory).toBe(memory);
+      expect(ring.full).toBe(model.length === RING_SLOTS || memory >= capacity);
+      expect(ring.low).toBe(model.length <= RING_SLOTS / 2 && memory <= capacity / 2);
+      expect(ring.head).toBe(model[0]?.chunk as Uint8Array);
+      expect(ring.headOffset).toBe(model[0]?.gone ?? 0);
+    }
+  };
+
+  test("200 seeded games of 400 moves each", () => {
+    for (let seed = 1; seed <= 200; seed++) withSeed(seed, () => play(seed));
+  });
+});
+
+describe("a ring refuses, and stays as it was", () => {
+  test("a chunk when its slots are used up, however small the chunks", () => {
+    const ring = new RingBuffer(1_000_000);
+    for (let i = 0; i < RING_SLOTS; i++) ring.push(chunk(i));
+    expect(ring.full).toBe(true);
+    expect(() => ring.push(chunk(99))).toThrow("the ring is full");
+    expect(ring.held).toBe(RING_SLOTS);
+    expect(ring.take(1)).toEqual(chunk(0));
+  });
+
+  test("a chunk when its bytes are used up; the one that fills it may be larger than its capacity", () => {
+    const ring = new RingBuffer(4);
+    ring.push(chunk(1, 2, 3));
+    ring.push(chunk(4, 5, 6, 7, 8, 9));
+    expect(ring.held).toBe(9);
+    expect(() => ring.push(chunk(10))).toThrow("the ring is full");
+  });
+
+  test("to call itself low while one byte of a large chunk keeps the whole chunk in memory", () => {
+    const ring = new RingBuffer(4);
+    ring.push(new Uint8Array(100));
+    ring.advance(99);
+    expect(ring).toMatchObject({ held: 1, memory: 100, full: true, low: false });
+    ring.advance(1);
+    expect(ring).toMatchObject({ held: 0, memory: 0, full: false, low: true });
+  });
+
+  test("an empty chunk, an offset outside the chunk, an offset behind other chunks", () => {
+    const ring = new RingBuffer(10);
+    expect(() => ring.push(chunk())).toThrow(RangeError);
+    expect(() => ring.push(chunk(1), 1)).toThrow(RangeError);
+    expect(() => ring.push(chunk(1), -1)).toThrow(RangeError);
+    ring.push(chunk(1));
+    expect(() => ring.push(chunk(1, 2), 1)).toThrow(RangeError);
+    expect(ring.held).toBe(1);
+  });
+
+  test("to advance beyond its first chunk, or to give a slice of nothing", () => {
+    const ring = new RingBuffer(10);
+    ring.push(chunk(1, 2));
+    ring.push(chunk(3));
+    expect(() => ring.advance(3)).toThrow(RangeError);
+    expect(() => ring.advance(-1)).toThrow(RangeError);
+    expect(() => ring.take(0)).toThrow(RangeError);
+    expect(ring.held).toBe(3);
+  });
+
+  test("a capacity that is no capacity", () => {
+    for (const capacity of [0, -1, 1.5, NaN, Infinity])
+      expect(() => new RingBuffer(capacity)).toThrow(RangeError);
+  });
+});
+
+test("an unused chunk comes out as the very object that went in", () => {
+  const ring = new RingBuffer(10);
+  const whole = chunk(1, 2, 3);
+  ring.push(whole);
+  expect(ring.take(3)).toBe(whole);
+});
+
+test("what left the ring is not kept alive by it", async () => {
+  const ring = new RingBuffer(1 << 20);
+  const refs: WeakRef<Uint8Array>[] = [];
+  (() => {
+    for (let i = 0; i < RING_SLOTS; i++) {
+      const bytes = new Uint8Array(1000);
+      refs.push(new WeakRef(bytes));
+      ring.push(bytes);
+    }
+    while (ring.head !== undefined) ring.advance(ring.head.length);
+  })();
+  await Bun.sleep(0);
+  Bun.gc(true);
+  // The collector looks at the stack conservatively, so that one or two may stay for a while.
+  expect(refs.filter((ref) => ref.deref() !== undefined).length).toBeLessThan(RING_SLOTS / 2);
+});
+
+describe("a pool of rings", () => {
+  test("lends the ring that came back, emptied", () => {
+    const pool = new RingPool(100);
+    const ring = pool.borrow();
+    ring.push(chunk(1, 2, 3));
+    pool.giveBack(ring);
+    expect(pool.borrow()).toBe(ring);
+    expect(ring).toMatchObject({ held: 0, memory: 0, capacity: 100 });
+  });
+
+  test("never lends one ring twice", () => {
+    const pool = new RingPool(100);
+    const lent = Array.from({ length: 200 }, () => pool.borrow());
+    expect(new Set(lent).size).toBe(200);
+    for (const ring of lent) pool.giveBack(ring);
+    const again = Array.from({ length: 200 }, () => pool.borrow());
+    expect(new Set(again).size).toBe(200);
+  });
+});

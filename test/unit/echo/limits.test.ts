@@ -1,0 +1,276 @@
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { connectionLimit, type EchoOptions } from "../../../src/echo/echo-server.ts";
+import { addressText } from "../../../src/os/address.ts";
+import { heldWhole, start } from "../../support/echo.ts";
+import { exchange, pattern, peer, stalled, until } from "../../support/peers.ts";
+
+// A machine that is busy with something else needs more than Bun's 5 seconds; a hang is one after 30 as well.
+setDefaultTimeout(30_000);
+
+describe("the limit of connections", () => {
+  test("what is over it is reset at once, the others are served, and a place that is left is given again", async () => {
+    const server = await start({ maxConnections: 2 });
+    const first = await peer(server.port);
+    const second = await peer(server.port);
+    await until(() => server.figures.open === 2, "two are open");
+    const third = await peer(server.port).then(
+      (client) => client.ended,
+      (error: NodeJS.ErrnoException) => error.code,
+    );
+    expect(["ECONNRESET", "closed"]).toContain(third!);
+    expect(server.figures).toMatchObject({ connections: 2, refused: 1 });
+    first.socket.write("still here");
+    await until(() => first.count === 10, "the first one is served");
+    first.socket.end();
+    second.socket.end();
+    await until(() => server.figures.open === 0, "both are closed");
+    expect((await exchange(server.port, Buffer.from("next"))).toString()).toBe("next");
+  });
+
+  test("is refused where the descriptor limit cannot give it, before anything listens", async () => {
+    await expect(start({ maxConnections: connectionLimit() + 1 })).rejects.toThrow(RangeError);
+  });
+});
+
+describe("the idle timeout", () => {
+  test("ends a peer that moves no byte with FIN, and closes it though it stays", async () => {
+    const server = await start({ idleTimeout: 0.2 });
+    const client = await peer(server.port);
+    client.socket.write("x");
+    expect(await client.ended).toBe("FIN");
+    expect(client.got.toString()).toBe("x");
+    expect(server.figures.open).toBe(1);
+    await until(() => server.figures.open === 0, "the lingering connection is closed", 4000);
+    client.socket.destroy();
+  });
+
+  test("resets a peer for which bytes are held: it must not take what it has for everything", async () => {
+    const server = await start({ idleTimeout: 0.5 });
+    const client = await stalled(server.port);
+    await until(() => server.figures.open === 0, "the stalled connection is closed", 4000);
+    expect(server.figures.broken).toBe(1);
+    client.socket.resume();
+    expect(await client.ended).toBe("ECONNRESET");
+  });
+
+  test.skipIf(process.platform !== "linux")(
+    "leaves a slow peer alone that the kernel still delivers to",
+    async () => {
+      const server = await start({ idleTimeout: 0.3 });
+      const client = await stalled(server.port);
+      // Far less than a third of what the kernel holds: it asks us for nothing, and still the peer reads all the while.
+      const began = performance.now();
+      client.socket.on("data", () => {
+        client.socket.pause();
+        setTimeout(() => client.socket.resume(), 100);
+      });
+      client.socket.resume();
+      await until(
+        () => performance.now() - began > 1500 || server.figures.open === 0,
+        "five times the timeout",
+      );
+      expect(server.figures.open).toBe(1);
+      client.socket.destroy();
+    },
+  );
+
+  test("what comes behind our FIN is counted as dropped", async () => {
+    const server = await start({ idleTimeout: 0.2 });
+    const client = await peer(server.port);
+    expect(await client.ended).toBe("FIN");
+    client.socket.end("too late");
+    await until(() => server.figures.open === 0, "the connection is closed");
+    expect(server.figures).toMatchObject({ bytesIn: 0, bytesDropped: 8 });
+  });
+
+  test("leaves a peer alone that moves a byte now and then", async () => {
+    const server = await start({ idleTimeout: 0.4 });
+    const client = await peer(server.port);
+    for (let i = 0; i < 8; i++) {
+      client.socket.write("x");
+      await until(() => client.count === i + 1, "the byte comes back");
+      await Bun.sleep(100);
+    }
+    expect(server.figures.open).toBe(1);
+    client.socket.destroy();
+  });
+});
+
+describe("a stop", () => {
+  test("finishes an idle peer with FIN and does not wait for the timeout", async () => {
+    const server = await start();
+    const client = await peer(server.port);
+    client.socket.write("x");
+    await until(() => client.count === 1, "the byte comes back");
+    const began = performance.now();
+    const stopped = server.stop(10);
+    expect(await client.ended).toBe("FIN");
+    client.socket.end();
+    await stopped;
+    expect(performance.now() - began).toBeLessThan(3000);
+  });
+
+  test("gives back what a slow peer had sent, all of it, before the FIN", async () => {
+    const server = await start();
+    const client = await peer(server.port);
+    client.socket.pause();
+    const bytes = pattern(8 << 20);
+    client.socket.write(bytes);
+    await until(() => server.figures.held > 0, "the server holds bytes for the peer");
+    const stopped = server.stop(15);
+    await Bun.sleep(500);
+    client.socket.resume();
+    expect(await client.ended).toBe("FIN");
+    expect(client.got.equals(bytes)).toBe(true);
+    client.socket.end();
+    await stopped;
+  });
+
+  test("a peer that goes on sending gets all that was echoed, then a reset: a FIN would say that this was everything", async () => {
+    const server = await start();
+    const client = await peer(server.port);
+    const block = pattern(65_536);
+    const send = (): void => {
+      while (!client.socket.destroyed && client.socket.write(block));
+    };
+    client.socket.on("drain", send);
+    send();
+    await until(() => client.count > 1 << 20, "the stream runs");
+    const stopped = server.stop(1);
+    expect(await client.ended).toBe("ECONNRESET");
+    await stopped;
+    expect(server.figures).toMatchObject({ broken: 1, bytesDropped: 0, bytesOut: client.count });
+    const { got } = client;
+    for (let at = 0; at + block.length <= got.length; at += block.length) {
+      if (!got.subarray(at, at + block.length).equals(block)) throw new Error(`a wrong byte after ${at}`);
+    }
+    client.socket.destroy();
+  });
+
+  test("a peer that waits for each answer is reset as well: its last message has none", async () => {
+    const server = await start();
+    const client = await peer(server.port);
+    // It thinks for a moment before each message.
+    client.socket.on("data", () => setTimeout(() => client.socket.write("x"), 5));
+    client.socket.write("x");
+    await until(() => client.count > 10, "it is served");
+    const stopped = server.stop(1);
+    expect(await client.ended).toBe("ECONNRESET");
+    await stopped;
+    expect(server.figures).toMatchObject({ broken: 1, bytesDropped: 0, bytesOut: client.count });
+  });
+
+  test("at the timeout resets a peer for which bytes are held, though it has sent no more: that is no clean end", async () => {
+    const { server, client } = await heldWhole();
+    await server.stop(0.2);
+    client.socket.resume();
+    expect(await client.ended).toBe("ECONNRESET");
+  });
+
+  test("closes peers that stay at the timeout, and resets those for which bytes are held", async () => {
+    const server = await start();
+    const quiet = await peer(server.port);
+    const stuck = await stalled(server.port);
+    const began = performance.now();
+    await server.stop(1);
+    const took = performance.now() - began;
+    expect(took).toBeGreaterThan(900);
+    expect(took).toBeLessThan(1500);
+    expect(await quiet.ended).toBe("FIN");
+    stuck.socket.resume();
+    expect(await stuck.ended).toBe("ECONNRESET");
+    quiet.socket.destroy();
+  });
+
+  test("serves a peer on whose FIN has come, though the time for reading is over: it gets everything", async () => {
+    const server = await start();
+    const client = await peer(server.port);
+    client.socket.pause();
+    const bytes = pattern(5 << 20);
+    client.socket.end(bytes);
+    await until(() => server.figures.held > 0, "the server holds bytes for the peer");
+    const stopped = server.stop(2);
+    // From a second on, nothing more is read of peers that may go on.
+    await Bun.sleep(1300);
+    client.socket.resume();
+    expect(await client.ended).toBe("FIN");
+    expect(client.got.equals(bytes)).toBe(true);
+    await stopped;
+    expect(server.figures.broken).toBe(0);
+  });
+
+  test("takes no new connection, and asked twice is one stop", async () => {
+    const server = await start();
+    const client = await peer(server.port);
+    const stopped = server.stop(5);
+    expect(server.stop(0)).toBe(stopped);
+    expect(await client.ended).toBe("FIN");
+    const refused = await peer(server.port).then(
+      () => "connected",
+      (error: NodeJS.ErrnoException) => error.code,
+    );
+    expect(refused).toBe("ECONNREFUSED");
+    client.socket.end();
+    await stopped;
+  });
+});
+
+describe("a peer that resets", () => {
+  test("is not broken when it has everything: health checks of load balancers do that", async () => {
+    const server = await start();
+    const silent = await peer(server.port);
+    const asks = await peer(server.port);
+    asks.socket.write("PING");
+    await until(() => asks.count === 4, "it has its echo");
+    silent.socket.resetAndDestroy();
+    asks.socket.resetAndDestroy();
+    await until(() => server.figures.open === 0, "both are gone");
+    expect(server.figures).toMatchObject({ connections: 2, broken: 0 });
+  });
+
+  test("is broken when bytes were held for it", async () => {
+    const { server, client } = await heldWhole();
+    client.socket.resetAndDestroy();
+    await until(() => server.figures.open === 0, "it is gone");
+    expect(server.figures).toMatchObject({ connections: 1, broken: 1 });
+  });
+});
+
+describe("where it listens", () => {
+  test('"" is every interface, by IPv4 and by IPv6', async () => {
+    const { port, host } = await start({ host: "" });
+    expect((await exchange(port, Buffer.from("four"), "127.0.0.1")).toString()).toBe("four");
+    if (host === "::") expect((await exchange(port, Buffer.from("six"), "::1")).toString()).toBe("six");
+  });
+
+  test("a name is resolved, an IPv6 address is shown in brackets", async () => {
+    const server = await start({ host: "localhost" });
+    expect(["127.0.0.1", "::1"]).toContain(server.host);
+    expect(addressText(["::1", 80])).toBe("[::1]:80");
+    expect(addressText(["127.0.0.1", 80])).toBe("127.0.0.1:80");
+  });
+
+  test("a busy port, an unknown host, an address of another machine are errors with a code", async () => {
+    const { port } = await start();
+    const code = (options: Partial<EchoOptions>): Promise<object> =>
+      start(options).then(
+        () => ({}),
+        ({ name, code, errno, syscall, address }) => ({ name, code, errno, syscall, address }),
+      );
+    expect(await code({ port })).toEqual({
+      name: "OSError",
+      code: "EADDRINUSE",
+      errno: process.platform === "linux" ? 98 : 48,
+      syscall: "listen",
+      address: `127.0.0.1:${port}`,
+    });
+    expect(await code({ host: "nosuch.invalid" })).toMatchObject({
+      syscall: "getaddrinfo",
+      address: "nosuch.invalid",
+    });
+    expect(await code({ host: "192.0.2.1" })).toMatchObject({
+      code: "EADDRNOTAVAIL",
+      address: "192.0.2.1:0",
+    });
+  });
+});

@@ -1,0 +1,492 @@
+/** What an attack on the library found, each as its user met it. */
+import { dlopen, ptr } from "bun:ffi";
+import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { closeSync, fstatSync, openSync, unlinkSync } from "node:fs";
+import { constants, tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  bindDescriptor,
+  closeDescriptor,
+  descriptorName,
+  listenDescriptor,
+} from "../../../src/os/descriptor.ts";
+import { requireLibc } from "../../../src/os/libc.ts";
+import * as socket from "../../../src/socket.ts";
+import { until } from "../../support/peers.ts";
+import { hasProc } from "../../support/program.ts";
+import {
+  closeAll,
+  connection,
+  failure,
+  freeAddress,
+  kept,
+  openDescriptors,
+  server,
+} from "../../support/sockets.ts";
+import { run } from "../../support/tutorial.ts";
+import { cert, key } from "../../support/tls.ts";
+
+const { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, SO_LINGER, SO_RCVBUF } = socket;
+const bytes = (text: string): Buffer => Buffer.from(text);
+
+setDefaultTimeout(30_000);
+afterEach(closeAll);
+
+/** struct linger. */
+const linger = (on: number, seconds: number): Uint8Array =>
+  new Uint8Array(new Int32Array([on, seconds]).buffer);
+
+/** What nobody handled, while something runs, and for a turn of the loop after it. */
+async function unhandled(something: () => Promise<unknown>): Promise<unknown[]> {
+  const seen: unknown[] = [];
+  const note = (reason: unknown): void => void seen.push(reason);
+  process.on("unhandledRejection", note);
+  try {
+    await something();
+    await Bun.sleep(20);
+  } finally {
+    process.off("unhandledRejection", note);
+  }
+  return seen;
+}
+
+describe.skipIf(!hasProc)("a connect that fails when no descriptor is left", () => {
+  test("says why it failed, and close() then closes nobody else's descriptor", async () => {
+    const { setrlimit, getrlimit } = dlopen("libc.so.6", {
+      setrlimit: { args: ["i32", "ptr"], returns: "i32" },
+      getrlimit: { args: ["i32", "ptr"], returns: "i32" },
+    }).symbols;
+    const NOFILE = 7;
+    const limits = new BigUint64Array(2);
+    getrlimit(NOFILE, ptr(limits));
+    const one = socket.socket();
+    const fd = one.fileno();
+    const connecting = failure(() => one.connect(freeAddress()));
+    await Promise.resolve();
+    setrlimit(NOFILE, ptr(new BigUint64Array([BigInt(fd), limits[1]!])));
+    const error = await connecting;
+    setrlimit(NOFILE, ptr(limits));
+    expect(error.code).toBe("ECONNREFUSED");
+    const files: number[] = [];
+    while (files.at(-1) !== fd && files.length < 64) files.push(openSync("/dev/zero", "r"));
+    one.close();
+    for (const file of files) expect(() => fstatSync(file)).not.toThrow();
+    for (const file of files) closeSync(file);
+  });
+});
+
+test("with a timeout, what was sent is not kept until the deadline", async () => {
+  // A process of its own: another test's timer would hide it.
+  const program = `import * as socket from "${import.meta.dir}/../../../src/socket.ts";
+    const [a, b] = socket.socketpair();
+    a.settimeout(600);
+    const MIB = 1 << 20;
+    const round = async (value) => {
+      const sending = a.sendall(new Uint8Array(4 * MIB).fill(value));
+      for (let left = 4 * MIB; left > 0; ) left -= (await b.recv(MIB)).length;
+      await sending;
+    };
+    for (let i = 0; i < 20; i++) await round(i);
+    Bun.gc(true);
+    const before = process.memoryUsage.rss();
+    for (let i = 0; i < 60; i++) await round(i);
+    Bun.gc(true);
+    console.log((process.memoryUsage.rss() - before) / MIB);
+    process.exit(0);`;
+  const { stdout } = await run([process.execPath, "-e", program]);
+  // All of it would be 240 MiB.
+  expect(Number(stdout.toString())).toBeLessThan(100);
+});
+
+describe("a signal that is aborted already", () => {
+  test("leaves no rejection that nobody handles, whatever the look-up comes to", async () => {
+    const signal = AbortSignal.abort();
+    const seen = await unhandled(async () => {
+      const one = kept(socket.socket());
+      const calls = [
+        () => socket.getaddrinfo("127.0.0.1", "http", 0, 0, 0, 0, { signal }),
+        () => socket.create_connection(["nonexistent.invalid", 80], { signal }),
+        () => one.connect(["::1", 80], { signal }),
+      ];
+      for (const call of calls) expect((await failure(call)).name).toBe("AbortError");
+    });
+    expect(seen).toEqual([]);
+  });
+
+  test("in its last place, after flags, ends recv and sendall", async () => {
+    const { client, conn } = await connection();
+    const soon = () => ({ signal: AbortSignal.timeout(20) });
+    expect((await failure(() => client.recv(10, 0, soon()))).name).toBe("TimeoutError");
+    const much = Buffer.alloc(64 << 20);
+    expect((await failure(() => conn.sendall(much, 0, soon()))).name).toBe("TimeoutError");
+  });
+});
+
+describe("TLS", () => {
+  test.skipIf(!hasProc)("options that are none are an SSLError, and leave nothing behind", async () => {
+    const { address } = server();
+    const descriptors = openDescriptors();
+    const seen = await unhandled(async () => {
+      for (const tls of [{ ca: "garbage" }, { key: "garbage", cert: "garbage" }]) {
+        const one = socket.socket();
+        one.settimeout(5);
+        const error = await failure(() => one.connect(address, { tls }));
+        expect(error).toBeInstanceOf(socket.SSLError);
+        expect(error).toMatchObject({ syscall: "connect", address: address.join(":") });
+        one.close();
+      }
+      await until(() => openDescriptors() <= descriptors, "the descriptors are closed");
+    });
+    expect(seen).toEqual([]);
+  });
+
+  test("begins on a Unix connection as well, with nothing but the name to verify", async () => {
+    const path = join(tmpdir(), `ringback-tls-${process.pid}`);
+    const listener = kept(socket.create_server(path, { family: AF_UNIX, tls: { key, cert } }));
+    try {
+      const one = kept(socket.socket(AF_UNIX));
+      one.settimeout(10);
+      // The certificate is nobody's that is known: the handshake fails, but it took place.
+      expect(await failure(() => one.connect(path, { tls: { serverName: "localhost" } }))).toBeInstanceOf(
+        socket.SSLError,
+      );
+      const trusting = kept(socket.socket(AF_UNIX));
+      trusting.settimeout(10);
+      await trusting.connect(path, { tls: { ca: cert, serverName: "localhost" } });
+      const [conn] = await listener.accept();
+      await kept(conn).sendall(bytes("x"));
+      expect((await trusting.recv(1)).toString()).toBe("x");
+    } finally {
+      unlinkSync(path);
+    }
+  });
+
+  test("a peer that resets instead of its handshake is ConnectionResetError, and its errno for connect_ex", async () => {
+    const { listener, address } = server();
+    for (let i = 0; i < 2; i++) {
+      const one = kept(socket.socket());
+      const connecting = one.connect_ex(address, { tls: {} });
+      const [conn] = await listener.accept();
+      // Once with its hello unread, once without.
+      if (i === 1) await conn.recv(65_536);
+      conn[Symbol.dispose]();
+      expect(await connecting).toBe(constants.errno.ECONNRESET);
+    }
+  });
+
+  test("a listener that is closed resets who is in the handshake", async () => {
+    const listener = kept(socket.create_server(["127.0.0.1", 0], { tls: { key, cert } }));
+    const one = kept(await socket.create_connection(listener.getsockname(), 5));
+    await one.sendall(bytes("\x16\x03"));
+    await Bun.sleep(20);
+    listener.close();
+    expect(await failure(() => one.recv(1))).toBeInstanceOf(socket.ConnectionResetError);
+  });
+});
+
+test.skipIf(!hasProc)("a descriptor that was given and waits does not stop the process", async () => {
+  const c = requireLibc("socket");
+  // A listener of the kernel's whose queue is full: connect(2) would wait for minutes.
+  const listener = c.socket(AF_INET, SOCK_STREAM, 0);
+  bindDescriptor(listener, AF_INET, ["127.0.0.1", 0]);
+  listenDescriptor(listener, 0);
+  const address = descriptorName(listener, "getsockname") as [string, number];
+  const fillers = Array.from({ length: 4 }, () => kept(socket.socket()));
+  for (const filler of fillers) {
+    filler.setblocking(false);
+    await filler.connect_ex(address);
+  }
+  const one = kept(socket.socket(undefined, undefined, undefined, c.socket(AF_INET, SOCK_STREAM, 0)));
+  one.settimeout(0.1);
+  const began = performance.now();
+  expect(await failure(() => one.connect(address))).toBeInstanceOf(socket.TimeoutError);
+  expect(performance.now() - began).toBeLessThan(10_000);
+  closeDescriptor(listener);
+});
+
+describe("detach", () => {
+  test("is refused while connections wait", async () => {
+    const { listener, address } = server();
+    const client = kept(await socket.create_connection(address, 5));
+    await until(() => {
+      try {
+        closeDescriptor(listener.detach());
+        return false;
+      } catch (error) {
+        expect(error).toMatchObject({ code: "EBUSY", strerror: expect.stringContaining("accept") });
+        return true;
+      }
+    }, "the connection has come");
+    kept((await listener.accept())[0]);
+    closeDescriptor(listener.detach());
+    client.close();
+  });
+
+  test("is refused while datagrams wait", async () => {
+    const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
+    one.bind(["127.0.0.1", 0]);
+    for (const text of ["a", "b", "c"]) await one.sendto(bytes(text), one.getsockname());
+    expect((await one.recv(9)).toString()).toBe("a");
+    // What Bun has read with the first is here by now.
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(await failure(() => one.detach())).toMatchObject({ code: "EBUSY" });
+    expect((await one.recv(9)).toString() + (await one.recv(9)).toString()).toBe("bc");
+    closeDescriptor(one.detach());
+  });
+});
+
+describe("SO_LINGER", () => {
+  test("of 0 seconds that the listener had makes close() a reset, too", async () => {
+    const { listener, address } = server();
+    listener.setsockopt(SOL_SOCKET, SO_LINGER, linger(1, 0));
+    const client = kept(await socket.create_connection(address, 5));
+    const [conn] = await listener.accept();
+    conn.close();
+    expect(await failure(() => client.recv(1))).toBeInstanceOf(socket.ConnectionResetError);
+  });
+
+  test("of some seconds delivers what sendall was given, and does not stop the process", async () => {
+    const { client, conn } = await connection();
+    conn.setsockopt(SOL_SOCKET, SO_LINGER, linger(1, 3));
+    const much = Buffer.alloc(16 << 20, "linger");
+    const sending = conn.sendall(much);
+    const began = performance.now();
+    conn.close();
+    expect(performance.now() - began).toBeLessThan(1000);
+    const hash = new Bun.CryptoHasher("sha256");
+    for await (const part of client) hash.update(part);
+    await sending;
+    expect(hash.digest("hex")).toBe(new Bun.CryptoHasher("sha256").update(much).digest("hex"));
+  });
+});
+
+test("SO_RCVBUF bounds what waits of datagrams, after the first recv as before", async () => {
+  const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
+  one.setsockopt(SOL_SOCKET, SO_RCVBUF, 1 << 20);
+  one.bind(["127.0.0.1", 0]);
+  const to = one.getsockname();
+  await one.sendto(bytes("first"), to);
+  await one.recv(9);
+  const count = 400;
+  for (let i = 0; i < count; i++) await one.sendto(Buffer.alloc(1000, i), to);
+  // Bun hands over what the kernel has.
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  one.settimeout(2);
+  for (let i = 0; i < count; i++) expect((await one.recv(2000))[0]).toBe(i & 255);
+});
+
+test("a Unix listener's full queue is waited for, until the deadline", async () => {
+  const path = `\0ringback-queue-${process.pid}`;
+  const c = requireLibc("socket");
+  const listener = c.socket(AF_UNIX, SOCK_STREAM, 0);
+  bindDescriptor(listener, AF_UNIX, path);
+  listenDescriptor(listener, 0);
+  kept(socket.socket(AF_UNIX)).connect_ex(path);
+  const one = kept(socket.socket(AF_UNIX));
+  one.settimeout(0.05);
+  expect(await failure(() => one.connect(path))).toBeInstanceOf(socket.TimeoutError);
+  one.settimeout(0);
+  expect(await failure(() => one.connect(path))).toBeInstanceOf(socket.BlockingIOError);
+  one.settimeout(null);
+  const connecting = one.connect(path);
+  await Bun.sleep(20);
+  const adopted = kept(socket.socket(undefined, undefined, undefined, listener));
+  for (let i = 0; i < 2; i++) kept((await adopted.accept())[0]);
+  await connecting;
+});
+
+describe("a buffer that is transferred away", () => {
+  test("while recv_into waits is a TypeError, and no byte is lost", async () => {
+    const [a, b] = socket.socketpair();
+    (kept(a), kept(b));
+    const buffer = new Uint8Array(10);
+    const receiving = failure(() => a.recv_into(buffer));
+    buffer.buffer.transfer();
+    await b.sendall(bytes("hello"));
+    expect(await receiving).toBeInstanceOf(TypeError);
+    expect((await a.recv(2)).toString() + (await a.recv(9)).toString()).toBe("hello");
+  });
+
+  test("while recv_into waits: a shutdown of reading forgets what it had taken, as all that came", async () => {
+    const [a, b] = socket.socketpair();
+    (kept(a), kept(b));
+    const buffer = new Uint8Array(10);
+    const receiving = failure(() => a.recv_into(buffer));
+    buffer.buffer.transfer();
+    await b.sendall(bytes("hello"));
+    expect(await receiving).toBeInstanceOf(TypeError);
+    a.shutdown(socket.SHUT_RD);
+    expect((await a.recv(9)).length).toBe(0);
+  });
+
+  test("while sendall waits is a TypeError, and nothing else is sent", async () => {
+    const [a, b] = socket.socketpair();
+    (kept(a), kept(b));
+    const much = new Uint8Array(8 << 20);
+    const sending = failure(() => a.sendall(much));
+    const next = a.sendall(bytes("next"));
+    much.buffer.transfer();
+    let all = Buffer.alloc(0);
+    while (!all.toString().endsWith("next")) all = Buffer.concat([all.subarray(-4), await b.recv(1 << 20)]);
+    expect(await sending).toBeInstanceOf(TypeError);
+    await next;
+  });
+});
+
+test("the datagrams' web stream does not end at an empty one, and its cancel ends the reading", async () => {
+  const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
+  one.bind(["127.0.0.1", 0]);
+  const reader = one.readable.getReader();
+  await one.sendto(bytes(""), one.getsockname());
+  await one.sendto(bytes("x"), one.getsockname());
+  const seen = [await reader.read(), await reader.read()];
+  expect(seen.map(({ done, value }) => [done, value?.length])).toEqual([
+    [false, 0],
+    [false, 1],
+  ]);
+  const pending = reader.read();
+  await reader.cancel();
+  expect((await pending).done).toBe(true);
+  const next = one.recv(9);
+  await one.sendto(bytes("mine"), one.getsockname());
+  expect((await next).toString()).toBe("mine");
+});
+
+test("numbers that the kernel would cut are refused before anything changes", async () => {
+  const one = kept(socket.socket());
+  const option = (value: number) => () => one.setsockopt(SOL_SOCKET, socket.SO_KEEPALIVE, value);
+  for (const value of [2 ** 32 + 5, 2 ** 31]) expect(option(value)).toThrow(RangeError);
+  for (const value of [1.5, NaN]) expect(option(value)).toThrow(TypeError);
+  expect(one.getsockopt(SOL_SOCKET, socket.SO_KEEPALIVE)).toBe(0);
+  expect(() => one.listen(2 ** 40)).toThrow(RangeError);
+  for (const timeout of [Infinity, Number.MAX_VALUE, NaN]) {
+    expect(() => one.settimeout(timeout)).toThrow(RangeError);
+  }
+  const six = kept(socket.socket(AF_INET6));
+  for (const [flowinfo, scope] of [[NaN], [-1], [2 ** 20], [0, 2 ** 33]] as [number, number?][]) {
+    expect(() => six.bind(["::1", 0, flowinfo, scope ?? 0])).toThrow(RangeError);
+  }
+  expect(await failure(() => socket.socket(AF_UNIX, 5))).toMatchObject({ code: "EOPNOTSUPP" });
+  const wrong = "5" as unknown as number;
+  expect(await failure(() => socket.create_connection(freeAddress(), wrong))).toBeInstanceOf(TypeError);
+});
+
+test("getaddrinfo of nothing, or of a protocol that the type has not, is a gaierror", async () => {
+  const { getaddrinfo, IPPROTO_UDP } = socket;
+  expect(await failure(() => getaddrinfo(null, null))).toMatchObject({ code: "EAI_NONAME" });
+  expect(await failure(() => getaddrinfo("", 80))).toMatchObject({ code: "EAI_NONAME" });
+  const mixed = () => getaddrinfo("127.0.0.1", 80, 0, SOCK_STREAM, IPPROTO_UDP);
+  expect(await failure(mixed)).toMatchObject({ code: "EAI_SOCKTYPE" });
+  expect(await failure(() => getaddrinfo("127.0.0.1", 80, 0, 0, 999))).toMatchObject({
+    code: "EAI_SERVICE",
+  });
+});
+
+describe("a signal that is none", () => {
+  const wrong = { signal: 5 as unknown as AbortSignal };
+
+  test("is refused before anything changes: the connection goes on", async () => {
+    const { client, conn } = await connection();
+    const space = new Uint8Array(9);
+    for (const call of [
+      () => conn.recv(9, wrong),
+      () => conn.recv(9, 0, wrong),
+      () => conn.recvfrom(9, wrong),
+      () => conn.recv_into(space, wrong),
+      () => conn.send(bytes("x"), wrong),
+      () => conn.sendall(bytes("x"), wrong),
+    ]) {
+      expect(await failure(call)).toBeInstanceOf(TypeError);
+    }
+    await client.sendall(bytes("hello"));
+    expect((await conn.recv(9)).toString()).toBe("hello");
+    await conn.sendall(bytes("back"));
+    expect((await client.recv(9)).toString()).toBe("back");
+  });
+
+  test("of accept, connect, create_connection, sendto and getaddrinfo, too", async () => {
+    const { listener, address } = server();
+    const one = kept(socket.socket());
+    const two = kept(socket.socket(AF_INET, SOCK_DGRAM));
+    two.bind(["127.0.0.1", 0]);
+    for (const call of [
+      () => listener.accept(wrong),
+      () => one.connect(address, wrong),
+      () => socket.create_connection(address, wrong),
+      () => two.sendto(bytes("x"), two.getsockname(), wrong),
+      () => socket.getaddrinfo("nobody.invalid", 80, 0, 0, 0, wrong),
+    ]) {
+      expect(await failure(call)).toBeInstanceOf(TypeError);
+    }
+    await one.connect(address);
+    const [conn] = await listener.accept();
+    await kept(conn).sendall(bytes("hello"));
+    expect((await one.recv(9)).toString()).toBe("hello");
+  });
+});
+
+test("a signal whose reason has no text ends the call all the same", async () => {
+  const { conn } = await connection();
+  const controller = new AbortController();
+  const receiving = failure(() => conn.recv(9, { signal: controller.signal }));
+  controller.abort(Object.create(null));
+  expect(await receiving).toMatchObject({ name: "AbortError" });
+});
+
+test("an address that is none is told by create_connection", async () => {
+  const none = undefined as unknown as [string, number];
+  const error = await failure(() => socket.create_connection(none));
+  expect(error).toBeInstanceOf(TypeError);
+  expect(error.message).toStartWith("create_connection: ");
+});
+
+test("tls that is none is refused, and null is no TLS", async () => {
+  const { listener, address } = server();
+  for (const tls of [false, true, 5, "x", []] as unknown as socket.ConnectOptions["tls"][]) {
+    expect(await failure(() => socket.create_connection(address, { tls }))).toBeInstanceOf(TypeError);
+    expect(await failure(() => kept(socket.socket()).connect(address, { tls }))).toBeInstanceOf(TypeError);
+  }
+  const none = null as unknown as undefined;
+  const client = kept(await socket.create_connection(address, { tls: none }));
+  await client.sendall(bytes("plain"));
+  const [conn] = await listener.accept();
+  expect((await kept(conn).recv(9)).toString()).toBe("plain");
+});
+
+test("what has no text is refused in words of ours, too", async () => {
+  const { conn } = await connection();
+  const none = Object.create(null) as number;
+  for (const call of [
+    () => conn.recv(none),
+    () => conn.getsockopt(none, 1),
+    () => conn.getsockopt(1, 2, none),
+    () => conn.shutdown(none),
+    () => socket.htonl(none),
+    () => socket.getaddrinfo(none as unknown as string, 80),
+    () => socket.getaddrinfo("127.0.0.1", none),
+  ]) {
+    const error = await failure(call);
+    expect(error.message).toMatch(
+      /^(recv|getsockopt|shutdown|htonl|getaddrinfo)\b.*an object without a text/,
+    );
+  }
+});
+
+test("flags that are no number are refused, and a signal that is null is none", async () => {
+  const { conn, client } = await connection();
+  const flags = "MSG_PEEK" as unknown as number;
+  expect(await failure(() => conn.recv(9, flags))).toBeInstanceOf(TypeError);
+  await client.sendall(bytes("here"), { signal: null as unknown as undefined });
+  expect((await conn.recv(9, { signal: null as unknown as undefined })).toString()).toBe("here");
+});
+
+test("no secret stands in the error for tls that is none, and what is missing does", async () => {
+  const address: [string, number] = ["127.0.0.1", 0];
+  const text = "-----BEGIN PRIVATE KEY-----" as unknown as socket.TLS;
+  const error = await failure(() => socket.create_connection(address, { tls: text }));
+  expect(error.message).not.toContain("PRIVATE");
+  const half = () => socket.create_server(address, { tls: { key } });
+  expect(half).toThrow("create_server: tls is { key, cert } at least, and has no cert");
+  const none = null as unknown as socket.TLS;
+  expect(kept(socket.create_server(address, { tls: none })).getsockname()[1]).toBeGreaterThan(0);
+});
