@@ -22,11 +22,11 @@ import {
 import * as k from "./os/constants.ts";
 import { AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, type AddressFamily } from "./os/constants.ts";
 import { getOption, openPair } from "./os/descriptor.ts";
-import { textOf, tracedTo } from "./os/errors.ts";
+import { safeString, tracedTo } from "./os/errors.ts";
 import { resolve, type AddressInfo } from "./socket/resolve.ts";
-import { firstInt, Socket, type ListeningSocket } from "./socket/socket.ts";
+import { readInt, Socket, type ListeningSocket } from "./socket/socket.ts";
 import type { TLS } from "./engine/bun/transport.ts";
-import { within } from "./socket/pending-call.ts";
+import { withDeadline } from "./socket/pending-call.ts";
 
 export { inet_aton, inet_ntoa, inet_ntop, inet_pton } from "./os/address.ts";
 export * from "./os/constants.ts";
@@ -90,7 +90,7 @@ function make(
     throw new RangeError(`socket: a descriptor is a whole number from 0 on, not ${fileno}`);
   // Of a given descriptor the kernel knows what it is.
   const ask = (option: number | undefined, given: number | undefined, preset: number): number => {
-    const known = option !== undefined && firstInt(getOption(fileno, k.SOL_SOCKET, option, 4));
+    const known = option !== undefined && readInt(getOption(fileno, k.SOL_SOCKET, option, 4));
     return given ?? (known || preset);
   };
   const its = ask(k.SO_DOMAIN, family, AF_INET) as AddressFamily;
@@ -149,7 +149,12 @@ export async function create_connection(
     throw new TypeError("create_connection: a source address is [host, port]");
   }
   const ms = wait === null ? null : wait * 1000;
-  const found = await within("create_connection", resolve(host, port, 0, SOCK_STREAM), ms || null, signal);
+  const found = await withDeadline(
+    "create_connection",
+    resolve(host, port, 0, SOCK_STREAM),
+    ms || null,
+    signal,
+  );
   let last: unknown;
   for (const [family, type, proto, , to] of found) {
     const conn = socket(family, type, proto) as unknown as Socket<AF_INET6>;
@@ -232,7 +237,7 @@ export async function getaddrinfo(
   // First: a look-up that has begun would fail with nobody there to be told.
   const signal = signalOf("getaddrinfo", flags, options);
   try {
-    return await within("getaddrinfo", resolve(host, port, family, type, proto), null, signal);
+    return await withDeadline("getaddrinfo", resolve(host, port, family, type, proto), null, signal);
   } catch (error) {
     throw tracedTo(getaddrinfo, error);
   }
@@ -243,9 +248,9 @@ export const gethostname = (): string => hostname();
 
 const LITTLE = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
-function checkWord(x: number, most: number, call: string): void {
-  if (!Number.isInteger(x) || x < 0 || x > most)
-    throw new RangeError(`${call}: 0 to ${most}, not ${textOf(x)}`);
+function checkWord(x: number, max: number, call: string): void {
+  if (!Number.isInteger(x) || x < 0 || x > max)
+    throw new RangeError(`${call}: 0 to ${max}, not ${safeString(x)}`);
 }
 
 /** 16 bits from host to network order. @throws RangeError outside 0..0xffff */

@@ -45,11 +45,11 @@ export async function main(): Promise<void> {
 
 async function serve(options: ServerOptions): Promise<void> {
   const { maxConnections, drainTimeout, stats } = options;
-  const most = connectionLimit();
+  const max = connectionLimit();
   // If no connection fits at all, EchoServer.listen() says so; the flag is not to blame.
-  if (maxConnections !== undefined && maxConnections > most && most > 0) {
+  if (maxConnections !== undefined && maxConnections > max && max > 0) {
     throw new UsageError(
-      `--max-connections: ${maxConnections} is more than the descriptor limit allows, ${most}; raise it with ulimit -n`,
+      `--max-connections: ${maxConnections} is more than the descriptor limit allows, ${max}; raise it with ulimit -n`,
     );
   }
   const mistake = hostMistake(options.host);

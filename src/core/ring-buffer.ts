@@ -124,7 +124,7 @@ export class RingBuffer {
 
   /**
    * Takes the oldest bytes out, as a slice of the chunk that they came in: no copy, never across two chunks.
-   * @param size the most that is wanted, from 1 on
+   * @param size maximum bytes, from 1 on
    * @returns 1 to size bytes, or undefined when nothing waits
    * @throws RangeError for a size below 1; the ring is as it was
    */

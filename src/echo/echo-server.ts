@@ -116,8 +116,8 @@ export class EchoServer {
    * @throws RangeError for an option out of range; OSError when the address cannot be had or the kernel refuses
    */
   static async listen(options: EchoOptions): Promise<EchoServer> {
-    const most = connectionLimit();
-    if (most === 0) {
+    const allowed = connectionLimit();
+    if (allowed === 0) {
       const reason = "the descriptor limit leaves no room for a connection: raise it with ulimit -n";
       throw osError({
         code: "EMFILE",
@@ -126,10 +126,10 @@ export class EchoServer {
         reason,
       });
     }
-    const max = options.maxConnections ?? most;
-    if (!(max >= 1 && max <= most)) {
+    const max = options.maxConnections ?? allowed;
+    if (!(max >= 1 && max <= allowed)) {
       throw new RangeError(
-        `maxConnections: ${max} is not from 1 to ${most}, which the descriptor limit allows`,
+        `maxConnections: ${max} is not from 1 to ${allowed}, which the descriptor limit allows`,
       );
     }
     const keepalive = options.keepalive ?? KEEPALIVE_SECONDS;

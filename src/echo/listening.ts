@@ -27,7 +27,7 @@ import {
   openDescriptor,
   setOption,
 } from "../os/descriptor.ts";
-import { asOSError, osError, type OSError } from "../os/errors.ts";
+import { toOSError, osError, type OSError } from "../os/errors.ts";
 import { libc, setBacklog, setReceiveBuffer } from "../os/libc.ts";
 import type { Endpoint } from "./endpoint.ts";
 
@@ -208,7 +208,7 @@ class PlainListener {
     try {
       this.#listener = Bun.listen<Connection>({ hostname: host, port, allowHalfOpen: true, socket });
     } catch (error) {
-      throw asOSError(error, "listen", addressText([host, port]));
+      throw toOSError(error, "listen", addressText([host, port]));
     }
     [this.host, this.port] = [host, this.#listener.port];
   }

@@ -63,11 +63,11 @@ export function checkAddress(
     return;
   }
   const form = family === AF_INET ? "[host, port]" : "[host, port, flowinfo, scopeid]";
-  const most = family === AF_INET ? 2 : 4;
+  const max = family === AF_INET ? 2 : 4;
   if (
     !Array.isArray(address) ||
     address.length < 2 ||
-    address.length > most ||
+    address.length > max ||
     typeof address[0] !== "string"
   ) {
     throw new TypeError(`${syscall}: an address of this family is ${form}`);
@@ -90,9 +90,9 @@ export function checkNoNul(text: string, what: string, syscall: string): void {
 const embeddedNul = (what: string, syscall: string): RangeError =>
   new RangeError(`${syscall}: embedded null byte in ${what}`);
 
-function checkWithin(value: number, most: number, what: string, syscall: string): void {
-  if (Number.isInteger(value) && value >= 0 && value <= most) return;
-  throw new RangeError(`${syscall}: ${what} is a whole number from 0 to ${most}, not ${value}`);
+function checkWithin(value: number, max: number, what: string, syscall: string): void {
+  if (Number.isInteger(value) && value >= 0 && value <= max) return;
+  throw new RangeError(`${syscall}: ${what} is a whole number from 0 to ${max}, not ${value}`);
 }
 
 /** @throws RangeError outside 0..65535 */

@@ -23,7 +23,7 @@ import {
   type AddressFamily,
 } from "./constants.ts";
 import { osError } from "./errors.ts";
-import { fail, lastError, libc, requireLibc } from "./libc.ts";
+import { throwErrno, lastError, libc, requireLibc } from "./libc.ts";
 
 /** fcntl(2)'s command. Python's module does not have it, so that it is not among the constants. */
 const F_DUPFD_CLOEXEC = process.platform === "darwin" ? 67 : 1030;
@@ -39,7 +39,7 @@ export const SOCKET_FLAGS = (SOCK_NONBLOCK ?? 0) | (SOCK_CLOEXEC ?? 0);
 export function openDescriptor(family: AddressFamily, type: number, proto: number): number {
   const c = requireLibc("socket");
   const fd = c.socket(family, type | SOCKET_FLAGS, proto);
-  if (fd < 0) fail(c, "socket", `family ${family}, type ${type}, proto ${proto}`);
+  if (fd < 0) throwErrno(c, "socket", `family ${family}, type ${type}, proto ${proto}`);
   return fd;
 }
 
@@ -48,7 +48,7 @@ export function openPair(family: AddressFamily, type: number, proto: number): [n
   const c = requireLibc("socketpair");
   const pair = new Int32Array(2);
   if (c.socketpair(family, type | SOCKET_FLAGS, proto, ptr(pair)) !== 0) {
-    fail(c, "socketpair", `family ${family}, type ${type}, proto ${proto}`);
+    throwErrno(c, "socketpair", `family ${family}, type ${type}, proto ${proto}`);
   }
   return [pair[0]!, pair[1]!];
 }
@@ -57,13 +57,13 @@ export function openPair(family: AddressFamily, type: number, proto: number): [n
 export function bindDescriptor(fd: number, family: AddressFamily, address: AnyAddressLike): void {
   const c = requireLibc("bind");
   const bytes = encodeAddress(family, address);
-  if (c.bind(fd, ptr(bytes), bytes.length) !== 0) fail(c, "bind", addressText(address));
+  if (c.bind(fd, ptr(bytes), bytes.length) !== 0) throwErrno(c, "bind", addressText(address));
 }
 
 /** listen(2). @throws OSError EADDRINUSE, EINVAL, EOPNOTSUPP */
 export function listenDescriptor(fd: number, backlog: number): void {
   const c = requireLibc("listen");
-  if (c.listen(fd, backlog) !== 0) fail(c, "listen", `backlog ${backlog}`);
+  if (c.listen(fd, backlog) !== 0) throwErrno(c, "listen", `backlog ${backlog}`);
 }
 
 /**
@@ -88,7 +88,7 @@ export function descriptorName(fd: number, which: "getsockname" | "getpeername")
   const c = requireLibc(which);
   const bytes = new Uint8Array(SOCKADDR_MAX);
   const size = new Int32Array([SOCKADDR_MAX]);
-  if (c[which](fd, ptr(bytes), ptr(size)) !== 0) fail(c, which);
+  if (c[which](fd, ptr(bytes), ptr(size)) !== 0) throwErrno(c, which);
   return decodeAddress(bytes.subarray(0, size[0]));
 }
 
@@ -114,7 +114,7 @@ export function setOption(fd: number, level: number, option: number, value: numb
   // An empty buffer has no address to give.
   const at = bytes.byteLength === 0 ? null : ptr(bytes);
   if (c.setsockopt(fd, level, option, at, bytes.byteLength) !== 0)
-    fail(c, "setsockopt", `level ${level}, option ${option}`);
+    throwErrno(c, "setsockopt", `level ${level}, option ${option}`);
 }
 
 /** getsockopt(2). @returns up to `size` bytes, as many as the kernel gave @throws OSError */
@@ -123,7 +123,7 @@ export function getOption(fd: number, level: number, option: number, size: numbe
   const bytes = new Uint8Array(Math.max(size, 1));
   const length = new Int32Array([size]);
   if (c.getsockopt(fd, level, option, ptr(bytes), ptr(length)) !== 0)
-    fail(c, "getsockopt", `level ${level}, option ${option}`);
+    throwErrno(c, "getsockopt", `level ${level}, option ${option}`);
   return bytes.subarray(0, length[0]);
 }
 
@@ -186,7 +186,7 @@ const flag = new Int32Array(1);
 export function duplicateDescriptor(fd: number, from: number): number {
   const c = requireLibc("fcntl");
   const copy = c.fcntl(fd, F_DUPFD_CLOEXEC, from);
-  if (copy < 0) fail(c, "fcntl", `descriptor ${fd}`);
+  if (copy < 0) throwErrno(c, "fcntl", `descriptor ${fd}`);
   return copy;
 }
 

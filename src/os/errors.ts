@@ -183,16 +183,16 @@ export const errnoName = (errno: number): string => NAMES.get(Math.abs(errno)) ?
  * Bun's error, which may lack a code, may carry a negative errno and names the address only now and then, as
  * an OSError of ours. An OSError passes through.
  */
-export function asOSError(error: unknown, syscall: string, address?: string): OSError {
+export function toOSError(error: unknown, syscall: string, address?: string): OSError {
   if (error instanceof OSError) return error;
-  const told = (error ?? {}) as { code?: unknown; errno?: unknown; message?: unknown };
+  const given = (error ?? {}) as { code?: unknown; errno?: unknown; message?: unknown };
   const code =
-    typeof told.code === "string"
-      ? told.code
-      : typeof told.errno === "number"
-        ? errnoName(told.errno)
+    typeof given.code === "string"
+      ? given.code
+      : typeof given.errno === "number"
+        ? errnoName(given.errno)
         : "EUNKNOWN";
-  const alert = alertOf(told.message);
+  const alert = alertOf(given.message);
   if (alert !== undefined) return tlsError(alert, syscall, address, error);
   const known = code in constants.errno;
   return osError({
@@ -200,7 +200,7 @@ export function asOSError(error: unknown, syscall: string, address?: string): OS
     syscall,
     address,
     cause: error,
-    ...(known ? {} : { reason: String(told.message ?? error) }),
+    ...(known ? {} : { reason: String(given.message ?? error) }),
   });
 }
 
@@ -245,7 +245,7 @@ export const wouldBlock = (syscall: string, what: string): OSError =>
   osError({ code: "EAGAIN", syscall, reason: `${what}, and the socket does not wait` });
 
 /** A value in a message; what somebody gives may have no text. */
-export function textOf(value: unknown): string {
+export function safeString(value: unknown): string {
   try {
     return String(value);
   } catch {

@@ -94,7 +94,7 @@ export function lastError(c: Libc): string {
 }
 
 /** Throws what the last failed call left in errno(3). No other call may come between. */
-export function fail(c: Libc, syscall: string, address?: string): never {
+export function throwErrno(c: Libc, syscall: string, address?: string): never {
   throw osError({ code: lastError(c), syscall, address });
 }
 
@@ -119,13 +119,13 @@ function kernelNumber(name: string): number | undefined {
  */
 export function setBacklog(fd: number, backlog: number): void {
   const c = requireLibc("listen");
-  const most = kernelNumber("net.core.somaxconn") ?? backlog;
+  const max = kernelNumber("net.core.somaxconn") ?? backlog;
   const address = `backlog ${backlog}`;
-  if (backlog > most) {
-    const reason = `the kernel allows ${most} at most (net.core.somaxconn)`;
+  if (backlog > max) {
+    const reason = `the kernel allows ${max} at most (net.core.somaxconn)`;
     throw osError({ code: "EINVAL", syscall: "listen", address, reason });
   }
-  if (c.listen(fd, backlog) !== 0) fail(c, "listen", address);
+  if (c.listen(fd, backlog) !== 0) throwErrno(c, "listen", address);
 }
 
 /**
@@ -138,8 +138,9 @@ export function setReceiveBuffer(fd: number, bytes: number): void {
   const value = new Int32Array([bytes]);
   const size = new Int32Array([4]);
   const address = `SO_RCVBUF ${bytes}`;
-  if (c.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, ptr(value), 4) !== 0) fail(c, "setsockopt", address);
-  if (c.getsockopt(fd, SOL_SOCKET, SO_RCVBUF, ptr(value), ptr(size)) !== 0) fail(c, "getsockopt", address);
+  if (c.setsockopt(fd, SOL_SOCKET, SO_RCVBUF, ptr(value), 4) !== 0) throwErrno(c, "setsockopt", address);
+  if (c.getsockopt(fd, SOL_SOCKET, SO_RCVBUF, ptr(value), ptr(size)) !== 0)
+    throwErrno(c, "getsockopt", address);
   const granted = value[0]! / c.bufferFactor;
   if (granted >= bytes) return;
   const reason = `the kernel allows ${granted} bytes at most (net.core.rmem_max)`;
@@ -156,7 +157,7 @@ export const SPARE_DESCRIPTORS = 32;
 export function descriptorLimit(): number | undefined {
   if (libc === undefined) return undefined;
   const limit = new BigUint64Array(2);
-  if (libc.getrlimit(libc.RLIMIT_NOFILE, ptr(limit)) !== 0) fail(libc, "getrlimit", "RLIMIT_NOFILE");
+  if (libc.getrlimit(libc.RLIMIT_NOFILE, ptr(limit)) !== 0) throwErrno(libc, "getrlimit", "RLIMIT_NOFILE");
   return Number(limit[0]);
 }
 

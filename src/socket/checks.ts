@@ -6,7 +6,7 @@ import * as k from "../os/constants.ts";
 import * as more from "../os/linux-constants.ts";
 import { AF_INET, AF_INET6, type AddressFamily } from "../os/constants.ts";
 import { checkNoNul, type AnyAddressLike, type Inet6Address } from "../os/address.ts";
-import { osError, textOf, type OSError } from "../os/errors.ts";
+import { osError, safeString, type OSError } from "../os/errors.ts";
 import { literalHost, type LiteralHost } from "../os/literal-host.ts";
 import { literal, noLookup } from "./resolve.ts";
 import type { TLS } from "../engine/bun/transport.ts";
@@ -58,7 +58,7 @@ export function checkTimeout(timeout: number | null, call: string): number | nul
 /** @throws TypeError for what is no whole number, RangeError for what is no C int */
 export function checkInt(value: number, call: string): number {
   if (!Number.isInteger(value))
-    throw new TypeError(`${call}: a whole number is needed, not ${textOf(value)}`);
+    throw new TypeError(`${call}: a whole number is needed, not ${safeString(value)}`);
   if (value < -(2 ** 31) || value >= 2 ** 31)
     throw new RangeError(`${call}: ${value} does not fit in a C int`);
   return value;
@@ -81,7 +81,7 @@ export function bytesOf(data: BytesLike, call: string): Uint8Array {
 /** @throws RangeError below 0, TypeError for what is no whole number */
 export function checkSize(size: number, call: string): number {
   if (!Number.isInteger(size))
-    throw new TypeError(`${call}: a size is a whole number of bytes, not ${textOf(size)}`);
+    throw new TypeError(`${call}: a size is a whole number of bytes, not ${safeString(size)}`);
   if (size < 0) throw new RangeError(`${call}: a size is 0 or more bytes, not ${size}`);
   return size;
 }
@@ -95,7 +95,9 @@ export function checkSize(size: number, call: string): number {
 export function checkFlags(flags: number | Options | null | undefined, call: string, supported = 0): number {
   if (typeof flags === "object") return 0;
   if (typeof flags !== "number" || !Number.isInteger(flags)) {
-    throw new TypeError(`${call}: flags are a whole number, not ${textOf(flags)}; leave them out, or pass 0`);
+    throw new TypeError(
+      `${call}: flags are a whole number, not ${safeString(flags)}; leave them out, or pass 0`,
+    );
   }
   const others = flags & ~supported;
   if (others === 0) return flags;
@@ -150,7 +152,7 @@ export function checkGiven(value: unknown, given: boolean, name: string, call: s
 /** @throws TypeError for what stands where the trailing options belong, and is none */
 export function checkOptions(options: unknown, call: string): void {
   if (options === undefined || (typeof options === "object" && !Array.isArray(options))) return;
-  throw new TypeError(`${call}: the last argument is an object of options, not ${textOf(options)}`);
+  throw new TypeError(`${call}: the last argument is an object of options, not ${safeString(options)}`);
 }
 
 export const unsupported = (call: string, what: string): OSError =>
@@ -204,7 +206,7 @@ export function verifying(tls: TLS, host: string | undefined, call: string): TLS
 }
 
 /** "" is every interface; "<broadcast>" is every host of an IPv4 network, as in Python. */
-export function everyInterface(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
+export function expandWildcard(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
   if (!Array.isArray(address)) return address;
   const [host, ...rest] = address as Inet6Address;
   const broadcast = host === "<broadcast>" && family === AF_INET;
@@ -216,7 +218,7 @@ export function everyInterface(family: AddressFamily, address: AnyAddressLike): 
 /** What bind() takes: an address that is known without a look-up. @throws gaierror for a name */
 export function ownAddress(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
   if (!Array.isArray(address)) return address;
-  const whole = everyInterface(family, address) as Inet6Address;
+  const whole = expandWildcard(family, address) as Inet6Address;
   const [host] = whole;
   const known = literalHost(host === "localhost" ? (family === AF_INET6 ? "::1" : "127.0.0.1") : host);
   if (known?.[0] !== family) throw noLookup(host, "bind");
@@ -230,14 +232,14 @@ function withHost([, port, flowinfo = 0, scopeid = 0]: Inet6Address, known: Lite
 }
 
 /** The address with its name looked up; "" is this machine. */
-export async function literalAddress(
+export async function resolveAddress(
   family: AddressFamily,
   address: AnyAddressLike,
 ): Promise<AnyAddressLike> {
   // The call holds bytes of its own: the caller's may change while it waits.
   if (address instanceof Uint8Array) return new Uint8Array(address);
   if (!Array.isArray(address)) return address;
-  const whole = everyInterface(family, address) as Inet6Address;
+  const whole = expandWildcard(family, address) as Inet6Address;
   const [host, port, flowinfo, scopeid] = whole;
   return withHost([host, port, flowinfo, scopeid], await literal(host, family));
 }

@@ -6,7 +6,7 @@ import { connectionEvents } from "../engine/bun/transport.ts";
 import { type Connection } from "../core/connection.ts";
 import { adopting, closeDescriptor } from "../os/descriptor.ts";
 import {
-  asOSError,
+  toOSError,
   isVerifyError,
   osError,
   SSLCertVerificationError,
@@ -15,7 +15,7 @@ import {
 } from "../os/errors.ts";
 import type { TLS } from "../engine/bun/transport.ts";
 import { Stream } from "./stream.ts";
-import { Waiter } from "./pending-call.ts";
+import { PendingCall } from "./pending-call.ts";
 
 /**
  * Hands a connected or connecting descriptor to Bun, and waits until the connection stands; with TLS, until its
@@ -24,18 +24,18 @@ import { Waiter } from "./pending-call.ts";
  * @param address for the errors
  * @throws OSError; SSLError when the handshake fails
  */
-export async function openStream(
+export async function connectStream(
   fd: number,
   { connected, address, tls }: { connected: boolean; address: string; tls?: TLS | undefined },
   timeout: number | null,
   signal?: AbortSignal,
 ): Promise<Stream> {
-  const waiter = new Waiter<void>("connect");
+  const waiter = new PendingCall<void>("connect");
   let stream: Stream | undefined;
   const settle = (error?: unknown): void => {
     if (stream !== undefined) stream.onOpen = undefined;
     if (error === undefined) waiter.resolve();
-    else waiter.reject(asOSError(error, "connect", address));
+    else waiter.reject(toOSError(error, "connect", address));
   };
   const opened = waiter.wait(timeout, signal);
   const events = {
@@ -102,9 +102,9 @@ const codeOf = (error: Error | null): string =>
 export function handshakeError(error: Error | null, address: string, syscall = "do_handshake"): OSError {
   const code = codeOf(error);
   // EPROTO is what Bun calls OpenSSL's own errors.
-  if (code === "ECONNRESET" || code === "EPIPE") return asOSError(error, "connect", address);
+  if (code === "ECONNRESET" || code === "EPIPE") return toOSError(error, "connect", address);
   if (code === "EPROTO" && error !== null) {
-    const known = asOSError(error, syscall, address);
+    const known = toOSError(error, syscall, address);
     if (known instanceof SSLError) return known;
   }
   const reason = error?.message ?? "the handshake failed";

@@ -4,7 +4,7 @@
  * does.
  */
 import { addressText, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
-import { literalAddress, signalOf, tlsOf, verifying, type ConnectOptions } from "./checks.ts";
+import { resolveAddress, signalOf, tlsOf, verifying, type ConnectOptions } from "./checks.ts";
 import { AF_UNIX, SOCK_DGRAM, type AddressFamily } from "../os/constants.ts";
 import {
   bindDescriptor,
@@ -15,10 +15,10 @@ import {
   setOption,
 } from "../os/descriptor.ts";
 import { closedError, OSError, osError } from "../os/errors.ts";
-import { openStream } from "./connect.ts";
+import { connectStream } from "./connect.ts";
 import type { TLS } from "../engine/bun/transport.ts";
 import type { Stream } from "./stream.ts";
-import { abortReason, within } from "./pending-call.ts";
+import { abortReason, withDeadline } from "./pending-call.ts";
 
 /** How soon a connect is tried again that found a Unix listener's queue full. */
 const QUEUE_RETRY_MS = 5;
@@ -30,7 +30,7 @@ export interface Kind {
   readonly proto: number;
 }
 
-export class OwnDescriptor {
+export class Connector {
   /** -1 once it is a stream's, or closed. */
   fd: number;
   readonly #kind: Kind;
@@ -93,7 +93,12 @@ export class OwnDescriptor {
     const began = performance.now();
     let underWay = false;
     try {
-      const to = await within("connect", literalAddress(this.#kind.family, address), timeout || null, signal);
+      const to = await withDeadline(
+        "connect",
+        resolveAddress(this.#kind.family, address),
+        timeout || null,
+        signal,
+      );
       const deadline = timeout === 0 ? 0 : timeout === null ? Infinity : began + timeout;
       const connected = await this.#begin(to, deadline, signal);
       if (this.#kind.type === SOCK_DGRAM) return;
@@ -132,7 +137,7 @@ export class OwnDescriptor {
         if (!full || deadline === 0) throw error;
       }
       const left = deadline - performance.now();
-      await within(
+      await withDeadline(
         "connect",
         Bun.sleep(QUEUE_RETRY_MS),
         left === Infinity ? null : Math.max(0, left),
@@ -154,7 +159,7 @@ export class OwnDescriptor {
     }
     this.#opening = true;
     try {
-      const stream = await openStream(this.fd, how, timeout, signal);
+      const stream = await connectStream(this.fd, how, timeout, signal);
       this.fd = -1;
       return stream;
     } catch (error) {

@@ -14,11 +14,11 @@ import {
   type AddressFamily,
 } from "../os/constants.ts";
 import { closeDescriptor, getOption, setOption, withFlags } from "../os/descriptor.ts";
-import { asOSError, busyError, closedError, osError, wouldBlock, type OSError } from "../os/errors.ts";
+import { toOSError, busyError, closedError, osError, wouldBlock, type OSError } from "../os/errors.ts";
 import { literalHost } from "../os/literal-host.ts";
 import { lastError, requireLibc } from "../os/libc.ts";
-import { checkBuffer, turn } from "./stream.ts";
-import { abortReason, Waiter } from "./pending-call.ts";
+import { checkBuffer, nextTurn } from "./stream.ts";
+import { abortReason, PendingCall } from "./pending-call.ts";
 
 /** How many may wait, however small; their bytes are bounded by SO_RCVBUF. */
 const MAX_DATAGRAMS = 4096;
@@ -40,7 +40,7 @@ export class DatagramSocket {
   #bytes = 0;
   /** As in the kernel: SO_RCVBUF. */
   #capacity = 0;
-  readonly #reader = new Waiter<Datagram | Counted>("recv");
+  readonly #reader = new PendingCall<Datagram | Counted>("recv");
   /** Where the recv_into that waits wants its datagram, and how large that was when it was called. */
   #into: Uint8Array | undefined;
   #size = 0;
@@ -92,7 +92,7 @@ export class DatagramSocket {
     if (signal?.aborted) throw abortReason(signal);
     if (this.#reader.waiting) throw busyError("recv");
     this.#adopt();
-    if (timeout === 0 && this.#queue.length === 0) await turn();
+    if (timeout === 0 && this.#queue.length === 0) await nextTurn();
     const first = this.#queue[0];
     if (first !== undefined) {
       const given = into === undefined ? first : filled(into, size, first);
@@ -180,7 +180,7 @@ export class DatagramSocket {
       socket: {
         data: (_: unknown, bytes: Buffer, port: number, host: string) => this.#received(bytes, port, host),
         // Bun gives the error alone, and its types say that the socket comes first.
-        error: (...told: unknown[]) => this.#failed(asOSError(told.at(-1), "recv")),
+        error: (...told: unknown[]) => this.#failed(toOSError(told.at(-1), "recv")),
       },
     };
     const reuse = getOption(this.#fd, SOL_SOCKET, SO_REUSEADDR, 4);

@@ -7,18 +7,18 @@ import { ptr } from "bun:ffi";
 import { decodeAddress, SOCKADDR_MAX } from "../os/address.ts";
 import { closeDescriptor, listenDescriptor, SOCKET_FLAGS, withFlags } from "../os/descriptor.ts";
 import { closedError, osError, wouldBlock } from "../os/errors.ts";
-import { fail, lastError, requireLibc } from "../os/libc.ts";
+import { throwErrno, lastError, requireLibc } from "../os/libc.ts";
 import { MAX_ACCEPTS } from "./listener.ts";
 import { adoptStream } from "./connect.ts";
 import type { Stream } from "./stream.ts";
-import { abortReason, Waiter } from "./pending-call.ts";
+import { abortReason, PendingCall } from "./pending-call.ts";
 
 const EPOLL_CLOEXEC = 0x80000;
 const [EPOLL_CTL_ADD, EPOLLIN] = [1, 1];
 
 export class GuestListener {
   readonly #fd: number;
-  #accepts: Waiter<Stream>[] = [];
+  #accepts: PendingCall<Stream>[] = [];
   #watch: Bun.Socket<undefined> | undefined;
   #closed = false;
 
@@ -50,7 +50,7 @@ export class GuestListener {
       throw osError({ code: "ENOBUFS", syscall: "accept", reason });
     }
     this.#wait();
-    const waiter = new Waiter<Stream>("accept");
+    const waiter = new PendingCall<Stream>("accept");
     this.#accepts.push(waiter);
     return waiter.wait(timeout, signal);
   }
@@ -96,7 +96,7 @@ export class GuestListener {
     if (this.#watch !== undefined) return;
     const c = requireLibc("epoll_create1");
     const epoll = c.epoll_create1(EPOLL_CLOEXEC);
-    if (epoll < 0) fail(c, "epoll_create1");
+    if (epoll < 0) throwErrno(c, "epoll_create1");
     // struct epoll_event: the events, then eight bytes that are ours.
     const event = new Uint32Array([EPOLLIN, 0, 0, 0]);
     if (c.epoll_ctl(epoll, EPOLL_CTL_ADD, this.#fd, ptr(event)) !== 0) {

@@ -10,8 +10,8 @@ import { acceptedFrom, noDelay, setNoDelay } from "../os/descriptor.ts";
 import { closedError, osError, wouldBlock } from "../os/errors.ts";
 import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";
 import type { TLS } from "../engine/bun/transport.ts";
-import { Stream, turn } from "./stream.ts";
-import { abortReason, Alarm, Waiter } from "./pending-call.ts";
+import { Stream, nextTurn } from "./stream.ts";
+import { abortReason, Alarm, PendingCall } from "./pending-call.ts";
 
 /** A client that does not finish its TLS handshake in this time is reset. */
 const HANDSHAKE_MS = 10_000;
@@ -30,8 +30,8 @@ export class Listener {
   #backlog: number;
   readonly #queue: Stream[] = [];
   /** Connections in their TLS handshake, the oldest first: they wait for nobody's accept(). */
-  readonly #shaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
-  #accepts: Waiter<Stream>[] = [];
+  readonly #handshaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
+  #accepts: PendingCall<Stream>[] = [];
   #closed = false;
   /** Clients that were reset because their handshake failed or their certificate was not verified. */
   refused = 0;
@@ -76,7 +76,7 @@ export class Listener {
   /** @param timeout milliseconds; null waits for ever, 0 does not wait */
   async accept(timeout: number | null, signal?: AbortSignal): Promise<Stream> {
     if (signal?.aborted) throw abortReason(signal);
-    if (timeout === 0 && this.#queue.length === 0) await turn();
+    if (timeout === 0 && this.#queue.length === 0) await nextTurn();
     const waiting = this.#queue.shift();
     if (waiting !== undefined) return waiting;
     if (this.#closed) throw closedError("accept");
@@ -89,7 +89,7 @@ export class Listener {
         reason: `${MAX_ACCEPTS} calls wait already to accept`,
       });
     }
-    const waiter = new Waiter<Stream>("accept");
+    const waiter = new PendingCall<Stream>("accept");
     this.#accepts.push(waiter);
     return waiter.wait(timeout, signal);
   }
@@ -100,7 +100,7 @@ export class Listener {
     this.#closed = true;
     this.#acceptor.close();
     for (const stream of this.#queue.splice(0)) stream.abort();
-    for (const { stream } of [...this.#shaking.values()]) stream.abort();
+    for (const { stream } of [...this.#handshaking.values()]) stream.abort();
     for (const waiter of this.#accepts.splice(0)) waiter.reject(closedError("accept"));
   }
 
@@ -128,17 +128,17 @@ export class Listener {
       ...connectionEvents,
       open: (socket: Bun.Socket<Connection>): void => {
         if (this.#full(socket)) socket.terminate();
-        else this.#give(this.#named(new Stream(socket, true)));
+        else this.#give(this.#recordPeer(new Stream(socket, true)));
       },
     };
   }
 
   #tlsEvents() {
-    const shaking = this.#shaking;
+    const handshaking = this.#handshaking;
     const done = (socket: Bun.Socket<Connection>): Stream | undefined => {
-      const entry = shaking.get(socket);
+      const entry = handshaking.get(socket);
       if (entry === undefined) return undefined;
-      shaking.delete(socket);
+      handshaking.delete(socket);
       entry.alarm.clear();
       return entry.stream;
     };
@@ -146,12 +146,12 @@ export class Listener {
       ...connectionEvents,
       open: (socket: Bun.Socket<Connection>): void => {
         if (this.#full(socket)) return void socket.terminate();
-        const stream = this.#named(new Stream(socket, false));
+        const stream = this.#recordPeer(new Stream(socket, false));
         const alarm = new Alarm(() => stream.abort());
         alarm.set(HANDSHAKE_MS);
-        shaking.set(socket, { stream, alarm });
-        if (shaking.size > this.#maxHandshakes)
-          for (const [, oldest] of shaking) return oldest.stream.abort();
+        handshaking.set(socket, { stream, alarm });
+        if (handshaking.size > this.#maxHandshakes)
+          for (const [, oldest] of handshaking) return oldest.stream.abort();
       },
       handshake: (socket: Bun.Socket<Connection>, success: boolean, error: Error | null): void => {
         const stream = done(socket);
@@ -178,7 +178,7 @@ export class Listener {
   }
 
   /** The peer's address is asked for at once: when it has reset, getpeername(2) does not know it any more. */
-  #named(stream: Stream): Stream {
+  #recordPeer(stream: Stream): Stream {
     if (this.#noDelay === 0) setNoDelay(stream.fd, 0);
     try {
       stream.peer = acceptedFrom(stream.fd);

@@ -5,7 +5,7 @@
  * All deadlines share one timer. It is armed for the earliest; when that was met it stays armed, so that a recv that
  * is answered at once costs no timer.
  */
-import { osError, textOf } from "../os/errors.ts";
+import { osError, safeString } from "../os/errors.ts";
 
 interface Deadlined {
   /** In performance.now()'s milliseconds; Infinity once it does not matter any more. */
@@ -49,10 +49,10 @@ function sweep(): void {
 /** Calls back once, at a time that can be moved or called off. */
 export class Alarm implements Deadlined {
   deadline = Infinity;
-  readonly #ring: () => void;
+  readonly #callback: () => void;
 
-  constructor(ring: () => void) {
-    this.#ring = ring;
+  constructor(callback: () => void) {
+    this.#callback = callback;
   }
 
   /** @param ms from now on */
@@ -68,18 +68,18 @@ export class Alarm implements Deadlined {
 
   expire(): void {
     this.deadline = Infinity;
-    this.#ring();
+    this.#callback();
   }
 }
 
 /** What an aborted call is rejected with: the signal's own reason, an AbortError unless somebody gave another. */
 export function abortReason(signal: AbortSignal): Error {
   const { reason } = signal;
-  return reason instanceof Error ? reason : new DOMException(textOf(reason), "AbortError");
+  return reason instanceof Error ? reason : new DOMException(safeString(reason), "AbortError");
 }
 
 /** One pending call. It can be used again when it is settled. */
-export class Waiter<T> implements Deadlined {
+export class PendingCall<T> implements Deadlined {
   deadline = Infinity;
   readonly #call: string;
   #resolve: ((value: T) => void) | null = null;
@@ -150,7 +150,7 @@ export class Waiter<T> implements Deadlined {
 }
 
 /** What a promise gives, or the deadline's or the signal's error, whichever comes first. */
-export function within<T>(
+export function withDeadline<T>(
   call: string,
   promise: Promise<T>,
   timeout: number | null,
@@ -162,7 +162,7 @@ export function within<T>(
     return Promise.reject(abortReason(signal));
   }
   if (timeout === null && signal === undefined) return promise;
-  const waiter = new Waiter<T>(call);
+  const waiter = new PendingCall<T>(call);
   const result = waiter.wait(timeout, signal);
   promise.then(
     (value) => waiter.resolve(value),

@@ -19,7 +19,7 @@ import {
   SOCK_STREAM,
   type AddressFamily,
 } from "../os/constants.ts";
-import { gaierror, textOf } from "../os/errors.ts";
+import { gaierror, safeString } from "../os/errors.ts";
 import { literalHost, type LiteralHost } from "../os/literal-host.ts";
 
 /** One answer: what socket() and connect() take. */
@@ -64,7 +64,7 @@ function portNumber(port: number | string | null): number {
   if (typeof number !== "number") {
     throw unresolved(
       "EAI_SERVICE",
-      textOf(port),
+      safeString(port),
       "services are not looked up by name: give the port's number",
     );
   }
@@ -89,17 +89,17 @@ export async function resolve(
   proto = 0,
 ): Promise<AddressInfo[]> {
   if (host !== null && typeof host !== "string")
-    throw new TypeError(`getaddrinfo: a host is a string or null, not ${textOf(host)}`);
+    throw new TypeError(`getaddrinfo: a host is a string or null, not ${safeString(host)}`);
   if (host !== null) checkNoNul(host, "a host", "getaddrinfo");
   if (family !== 0 && family !== AF_INET && family !== AF_INET6) {
-    throw unresolved("EAI_FAMILY", textOf(host), `family ${family} is neither AF_INET nor AF_INET6`);
+    throw unresolved("EAI_FAMILY", safeString(host), `family ${family} is neither AF_INET nor AF_INET6`);
   }
   if (type !== 0 && type !== SOCK_STREAM && type !== SOCK_DGRAM) {
-    throw unresolved("EAI_SOCKTYPE", textOf(host), `type ${type} is neither SOCK_STREAM nor SOCK_DGRAM`);
+    throw unresolved("EAI_SOCKTYPE", safeString(host), `type ${type} is neither SOCK_STREAM nor SOCK_DGRAM`);
   }
   const number = portNumber(port);
   if (host === "" || (host === null && port === null)) {
-    throw unresolved("EAI_NONAME", textOf(host), "a host or a port is needed");
+    throw unresolved("EAI_NONAME", safeString(host), "a host or a port is needed");
   }
   const types = (
     [
@@ -112,7 +112,7 @@ export async function resolve(
     const reason = known
       ? `protocol ${proto} is not of type ${type}`
       : `protocol ${proto} is neither TCP nor UDP`;
-    throw unresolved(known ? "EAI_SOCKTYPE" : "EAI_SERVICE", textOf(host), reason);
+    throw unresolved(known ? "EAI_SOCKTYPE" : "EAI_SERVICE", safeString(host), reason);
   }
   const local: LiteralHost[] = [
     [AF_INET6, "::1", 0],

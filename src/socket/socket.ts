@@ -12,7 +12,7 @@ import {
   checkSize,
   checkTimeout,
   getdefaulttimeout,
-  literalAddress,
+  resolveAddress,
   ownAddress,
   milliseconds,
   constantName,
@@ -39,21 +39,21 @@ import {
   listenDescriptor,
   openDescriptor,
 } from "../os/descriptor.ts";
-import { closedError, gaierror, OSError, osError, textOf, tracedTo, wouldBlock } from "../os/errors.ts";
+import { closedError, gaierror, OSError, osError, safeString, tracedTo, wouldBlock } from "../os/errors.ts";
 import { GuestListener } from "./guest-listener.ts";
 import { Listener } from "./listener.ts";
 import { adoptStream } from "./connect.ts";
-import { OwnDescriptor } from "./connector.ts";
+import { Connector } from "./connector.ts";
 import type { TLS } from "../engine/bun/transport.ts";
 import { repr } from "./repr.ts";
 import { copyOf, pinsMuch, type Stream } from "./stream.ts";
-import { within } from "./pending-call.ts";
+import { withDeadline } from "./pending-call.ts";
 
 /** Flags that sends know: none of them ever raises SIGPIPE, so that MSG_NOSIGNAL changes nothing. */
 const SEND_FLAGS = k.MSG_DONTWAIT | k.MSG_NOSIGNAL;
 
-/** The most that one `for await` step gives. */
-const STEP = 65_536;
+/** Maximum bytes per `for await` step. */
+const READ_SIZE = 65_536;
 
 /** A listening socket, as create_server() and listen() give it: `for await (const [conn, address] of listener)`. */
 export interface ListeningSocket<F extends AddressFamily = AddressFamily> extends Omit<
@@ -72,7 +72,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
   readonly type: number;
   readonly proto: number;
 
-  readonly #own: OwnDescriptor;
+  readonly #connector: Connector;
   #stream: Stream | undefined;
   #listener: Listener | GuestListener | undefined;
   /** Its descriptor was given, and others may share what it stands for. */
@@ -101,9 +101,9 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     this.family = family;
     this.proto = proto;
     const made = typeof fileno === "object" && fileno !== null;
-    this.#own = new OwnDescriptor(made ? -1 : (fileno ?? openDescriptor(family, this.type, proto)), this);
+    this.#connector = new Connector(made ? -1 : (fileno ?? openDescriptor(family, this.type, proto)), this);
     if (made) this.#stream = fileno.stream;
-    else this.#adopt(this.#own.fd, fileno !== null);
+    else this.#adopt(this.#connector.fd, fileno !== null);
   }
 
   #adopt(fd: number, given: boolean): void {
@@ -121,13 +121,13 @@ export class Socket<F extends AddressFamily = AddressFamily> {
       throw error;
     }
     this.#stream = adoptStream(fd);
-    this.#own.fd = -1;
+    this.#connector.fd = -1;
   }
 
   /** The descriptor's number; -1 when the socket is closed. */
   fileno(): number {
     if (this.#closed) return -1;
-    return this.#stream === undefined ? this.#own.fd : this.#stream.fd;
+    return this.#stream === undefined ? this.#connector.fd : this.#stream.fd;
   }
 
   /** @throws OSError EBADF after close() */
@@ -138,8 +138,9 @@ export class Socket<F extends AddressFamily = AddressFamily> {
   #connected(call: string): Stream {
     this.#check(call);
     if (this.#stream !== undefined) return this.#stream;
-    this.#own.throwConnectError();
-    if (this.#own.connecting && this.#timeout === 0) throw wouldBlock(call, "the connection is under way");
+    this.#connector.throwConnectError();
+    if (this.#connector.connecting && this.#timeout === 0)
+      throw wouldBlock(call, "the connection is under way");
     throw osError({ code: "ENOTCONN", syscall: call, reason: "the socket is not connected" });
   }
 
@@ -154,7 +155,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
   bind(address: AddressLike<F>): void {
     this.#check("bind");
     checkAddress(this.family, address, "bind");
-    this.#own.bind(this.fileno(), ownAddress(this.family, address));
+    this.#connector.bind(this.fileno(), ownAddress(this.family, address));
   }
 
   /**
@@ -168,16 +169,16 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     checkGiven(arguments[0], arguments.length > 0, "the backlog", "listen");
     checkInt(backlog, "listen");
     if (this.type === SOCK_DGRAM) throw osError({ code: "EOPNOTSUPP", syscall: "listen" });
-    if (this.#stream !== undefined || this.#own.connecting)
+    if (this.#stream !== undefined || this.#connector.connecting)
       throw osError({ code: "EINVAL", syscall: "listen" });
-    const most = Math.max(0, backlog);
+    const max = Math.max(0, backlog);
     if (this.#listener === undefined) {
       // The kernel goes first: Bun would close the descriptor of a socket that cannot listen.
-      listenDescriptor(this.#own.fd, most);
+      listenDescriptor(this.#connector.fd, max);
       this.#listener = this.#guest
-        ? new GuestListener(this.#own.fd)
-        : new Listener(this.#own.fd, most, this.#tls);
-    } else this.#listener.setBacklog(most);
+        ? new GuestListener(this.#connector.fd)
+        : new Listener(this.#connector.fd, max, this.#tls);
+    } else this.#listener.setBacklog(max);
     return this as unknown as ListeningSocket<F>;
   }
 
@@ -190,9 +191,9 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     this.#check("accept");
     if (this.#datagram !== undefined) throw osError({ code: "EOPNOTSUPP", syscall: "accept" });
     // A descriptor that was given may listen already.
-    if (this.#listener === undefined && this.#own.fd >= 0 && this.#stream === undefined) {
+    if (this.#listener === undefined && this.#connector.fd >= 0 && this.#stream === undefined) {
       if (this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) {
-        if (this.#guest) this.#listener = new GuestListener(this.#own.fd);
+        if (this.#guest) this.#listener = new GuestListener(this.#connector.fd);
         else this.listen();
       }
     }
@@ -211,7 +212,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     } catch (error) {
       throw tracedTo(this.accept, error);
     }
-    const address = (stream.peer ?? nowhere(this.family)) as Address<F>;
+    const address = (stream.peer ?? unknownPeer(this.family)) as Address<F>;
     return [new Socket(this.family, this.type, this.proto, { stream, address }), address];
   }
 
@@ -223,7 +224,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
   async connect(address: AddressLike<F>, options?: ConnectOptions): Promise<void> {
     this.#check("connect");
     checkAddress(this.family, address, "connect");
-    if (this.#stream !== undefined && this.#own.takeArrived()) return;
+    if (this.#stream !== undefined && this.#connector.takeArrived()) return;
     if (this.#stream !== undefined || this.#listener !== undefined) {
       throw osError({ code: "EISCONN", syscall: "connect", address: addressText(address) });
     }
@@ -231,7 +232,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
       this.#stream = stream;
     };
     try {
-      await this.#own.connect(address, this.#timeout, options, opened);
+      await this.#connector.connect(address, this.#timeout, options, opened);
     } catch (error) {
       throw tracedTo(this.connect, error);
     }
@@ -252,7 +253,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
 
   /**
    * Receives what is there, one byte at least.
-   * @param bufsize the most that is wanted, from 0 on; 0 is empty at once. Of a datagram the rest is lost.
+   * @param bufsize maximum bytes, from 0 on; 0 is empty at once. Of a datagram the rest is lost.
    * @returns 1 to bufsize bytes, or none at the peer's FIN
    * @throws ConnectionResetError, TimeoutError, BlockingIOError, OSError ENOTCONN, EBUSY when another recv waits
    */
@@ -317,7 +318,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
 
   /**
    * Receives into a buffer, from its start; what is beyond the count stays as it was.
-   * @param nbytes the most that is wanted; 0 or nothing is the whole buffer
+   * @param nbytes maximum bytes; 0 or nothing is the whole buffer
    * @returns how many bytes came; 0 at the peer's FIN
    * @throws RangeError when nbytes is negative or more than the buffer has; otherwise as recv()
    */
@@ -350,12 +351,12 @@ export class Socket<F extends AddressFamily = AddressFamily> {
   async #into(call: string, buffer: BytesLike, args: Trailing): Promise<[number, Address<F> | null]> {
     const whole = bytesOf(buffer, call);
     const sized = args.length > 0 && (typeof args[0] !== "object" || args.length > 1);
-    const most = (sized && checkSize(args[0] as number, call)) || whole.length;
-    if (most > whole.length)
-      throw new RangeError(`${call}: ${most} bytes do not fit in a buffer of ${whole.length}`);
+    const max = (sized && checkSize(args[0] as number, call)) || whole.length;
+    if (max > whole.length)
+      throw new RangeError(`${call}: ${max} bytes do not fit in a buffer of ${whole.length}`);
     const { flags, signal } = trailingOf(call, sized ? args.slice(1) : args, k.MSG_DONTWAIT);
     const timeout = (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.#timeout;
-    const target = whole.subarray(0, most);
+    const target = whole.subarray(0, max);
     if (this.#datagram === undefined) {
       return [await this.#connected(call).recvInto(target, timeout, signal), null];
     }
@@ -436,7 +437,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     try {
       // A TCP connection has its peer, and the kernel does not look at the address.
       if (this.#datagram === undefined) return await this.#stream!.send(bytes, timeout, signal);
-      const to = await within("sendto", literalAddress(this.family, address), timeout || null, signal);
+      const to = await withDeadline("sendto", resolveAddress(this.family, address), timeout || null, signal);
       // It may have been closed or detached while the name was looked up: then the number is another's.
       this.#check("sendto");
       return await this.#datagram.send(bytes, to, timeout, signal);
@@ -456,7 +457,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     if (this.#datagram !== undefined) throw unsupported("shutdown", "shutdown() of a datagram socket");
     const stream = this.#connected("shutdown");
     if (how !== k.SHUT_RD && how !== k.SHUT_WR && how !== k.SHUT_RDWR) {
-      throw new RangeError(`shutdown: how is SHUT_RD, SHUT_WR or SHUT_RDWR, not ${textOf(how)}`);
+      throw new RangeError(`shutdown: how is SHUT_RD, SHUT_WR or SHUT_RDWR, not ${safeString(how)}`);
     }
     if (how !== k.SHUT_WR) stream.shutdownRead();
     if (how !== k.SHUT_RD) stream.shutdownWrite();
@@ -469,13 +470,13 @@ export class Socket<F extends AddressFamily = AddressFamily> {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#own.cancel(closedError("connect"));
+    this.#connector.cancel(closedError("connect"));
     if (this.#stream !== undefined) {
       if (lingerTime(this.#stream.fd) === 0) this.#stream.closeAtOnce();
       else this.#stream.close();
     } else if (this.#listener !== undefined) this.#listener.close();
     else if (this.#datagram !== undefined) this.#datagram.close();
-    else this.#own.close();
+    else this.#connector.close();
   }
 
   /**
@@ -485,14 +486,14 @@ export class Socket<F extends AddressFamily = AddressFamily> {
    */
   detach(): number {
     this.#check("detach");
-    if (this.#own.connecting) {
+    if (this.#connector.connecting) {
       throw osError({ code: "EALREADY", syscall: "detach", reason: "the connection is under way" });
     }
     const fd = this.fileno();
     const stream = this.#stream;
     // The keys are in the object, and would be gone with it.
     if (stream?.plain === false) throw unsupported("detach", "the descriptor of a TLS connection");
-    const waiting = stream?.readable || stream?.owing || this.#datagram?.readable;
+    const waiting = stream?.readable || stream?.hasPendingWrites || this.#datagram?.readable;
     if (waiting || this.#listener?.readable) {
       const [what, call] = waiting ? ["bytes", "recv"] : ["connections", "accept"];
       const reason = `${what} wait here that would be lost: ${call} them first`;
@@ -503,7 +504,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
       this.#closed = true;
       this.#datagram?.release();
       guest?.release();
-      this.#own.fd = -1;
+      this.#connector.fd = -1;
       return fd;
     }
     // Bun closes what it has adopted: a second descriptor keeps the socket open, and gets the number back.
@@ -557,7 +558,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     const plain = typeof value === "boolean" ? Number(value) : value;
     const raw =
       typeof plain === "number" ? checkInt(plain, "setsockopt") : bytesOf(plain, "setsockopt").slice();
-    this.#own.set(this.fileno(), level, optname, raw);
+    this.#connector.set(this.fileno(), level, optname, raw);
     if (level === k.SOL_SOCKET && optname === k.SO_RCVBUF) this.#datagram?.resize();
     this.#listener?.optionsChanged();
   }
@@ -572,14 +573,14 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     this.#check("getsockopt");
     for (const number of [level, optname]) checkInt(number, "getsockopt");
     if (!(Number.isInteger(buflen) && buflen >= 0 && buflen <= 1024)) {
-      throw new RangeError(`getsockopt: a buflen is 0 to 1024 bytes, not ${textOf(buflen)}`);
+      throw new RangeError(`getsockopt: a buflen is 0 to 1024 bytes, not ${safeString(buflen)}`);
     }
     if (level === k.SOL_SOCKET && optname === k.SO_ERROR && buflen === 0) {
-      const known = this.#own.takeErrno();
+      const known = this.#connector.takeErrno();
       if (known !== undefined) return known;
     }
     const bytes = getOption(this.fileno(), level, optname, buflen || 4);
-    return buflen === 0 ? firstInt(bytes) : Buffer.from(bytes);
+    return buflen === 0 ? readInt(bytes) : Buffer.from(bytes);
   }
 
   /**
@@ -618,7 +619,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     // An empty datagram is no end.
     const endless = this.#datagram !== undefined;
     for (;;) {
-      const bytes = await this.recv(STEP);
+      const bytes = await this.recv(READ_SIZE);
       if (bytes.length === 0 && !endless) return;
       yield bytes;
     }
@@ -645,7 +646,9 @@ export class Socket<F extends AddressFamily = AddressFamily> {
         pull: async (controller) => {
           // An empty datagram is no end.
           const endless = this.#datagram !== undefined;
-          const bytes = await (endless ? this.recv(STEP, { signal: cancelled.signal }) : this.recv(STEP));
+          const bytes = await (endless
+            ? this.recv(READ_SIZE, { signal: cancelled.signal })
+            : this.recv(READ_SIZE));
           if (bytes.length > 0 || endless) controller.enqueue(bytes as Uint8Array<ArrayBuffer>);
           else controller.close();
         },
@@ -727,11 +730,11 @@ export class Socket<F extends AddressFamily = AddressFamily> {
 }
 
 /** The address of a peer that had reset before anybody could ask the kernel for it. */
-const nowhere = (family: AddressFamily): AnyAddress =>
+const unknownPeer = (family: AddressFamily): AnyAddress =>
   family === AF_UNIX ? "" : family === AF_INET6 ? ["::", 0, 0, 0] : ["0.0.0.0", 0];
 
 /** A C int, of which the kernel may give fewer bytes than four. */
-export function firstInt(bytes: Uint8Array): number {
+export function readInt(bytes: Uint8Array): number {
   const whole = new Int32Array(1);
   new Uint8Array(whole.buffer).set(bytes.subarray(0, 4));
   return whole[0]!;

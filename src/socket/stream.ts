@@ -11,7 +11,7 @@ import { closeDescriptor, duplicateDescriptor, lingerTime, setOption } from "../
 import { libc } from "../os/libc.ts";
 import {
   ConnectionError,
-  asOSError,
+  toOSError,
   busyError,
   closedError,
   osError,
@@ -22,14 +22,14 @@ import {
 import { RingPool } from "../core/ring-buffer.ts";
 import { transportOf } from "../engine/bun/transport.ts";
 import { TurnBudget } from "../core/turn-budget.ts";
-import { abortReason, Alarm, Waiter } from "./pending-call.ts";
+import { abortReason, Alarm, PendingCall } from "./pending-call.ts";
 
 /**
  * Received bytes that wait for recv(), for each socket; one chunk of at most 512 KiB may come on top. With 1 MiB, 200
  * stalled peers of a recv/sendall loop cost 1,121 KiB each, with this 679; CPU on bulk (8 connections of 64 KiB, 4 in
  * flight) was the same, 60.2 and 60.9 µs a message.
  */
-const RING = 262_144;
+const RING_CAPACITY = 262_144;
 /** How many sendall() and send() calls may wait on one socket. */
 const MAX_WRITERS = 1024;
 /** After close(), a peer that takes none of what it is still owed for so long is reset. */
@@ -37,18 +37,18 @@ const FLUSH_MS = 10_000;
 /** After close(), a peer may go on sending for so long before its FIN. */
 const LINGER_MS = 2_000;
 
-const rings = new RingPool(RING);
+const rings = new RingPool(RING_CAPACITY);
 /** Nothing here waits for a turn: a caller paces itself. */
 const budget = new TurnBudget();
 
 /** Bun's receive buffer. */
 const LARGEST_CHUNK = 524_288;
 
-const NOTHING = Buffer.alloc(0);
-const DONE: Promise<void> = Promise.resolve();
+const EMPTY = Buffer.alloc(0);
+const RESOLVED: Promise<void> = Promise.resolve();
 
 /** A send or sendall that the kernel has not finished. A sendall resolves to nothing. */
-class Writer extends Waiter<number | void> {
+class Writer extends PendingCall<number | void> {
   readonly call: "send" | "sendall";
   readonly bytes: Uint8Array;
   offset: number;
@@ -69,12 +69,12 @@ export class Stream implements ConnectionHandler {
 
   readonly #connection: Connection;
   readonly #socket: Bun.Socket<Connection> & { readonly fd?: number };
-  readonly #reader = new Waiter<Buffer | number>("recv");
+  readonly #reader = new PendingCall<Buffer | number>("recv");
   #size = 0;
   /** Where the recv_into that waits wants its bytes. */
   #into: Uint8Array | undefined;
   /** A recv that does not wait has its turn of the event loop. */
-  #turning = false;
+  #polling = false;
   #writers: Writer[] = [];
   /** What waited in the ring when the connection ended. */
   #rest: Uint8Array[] = [];
@@ -86,7 +86,7 @@ export class Stream implements ConnectionHandler {
   #collecting = false;
   /** Told once, to the next recv. */
   #error: OSError | undefined;
-  #finWanted = false;
+  #shutdownPending = false;
   /** A duplicate of Bun's descriptor, from shutdown() to close(); otherwise -1. */
   #second = -1;
   #closing: Alarm | undefined;
@@ -142,7 +142,7 @@ export class Stream implements ConnectionHandler {
   recv(size: number, timeout: number | null, signal?: AbortSignal): Promise<Buffer> {
     if (signal?.aborted) return Promise.reject(abortReason(signal));
     if (this.#busy) return Promise.reject(busyError("recv"));
-    const there = size === 0 ? NOTHING : this.#take(size);
+    const there = size === 0 ? EMPTY : this.#take(size);
     if (there !== undefined) return Promise.resolve(there as Buffer);
     return this.#wait(size, undefined, timeout, signal) as Promise<Buffer>;
   }
@@ -162,18 +162,18 @@ export class Stream implements ConnectionHandler {
   }
 
   get #busy(): boolean {
-    return this.#reader.waiting || this.#turning;
+    return this.#reader.waiting || this.#polling;
   }
 
   /** What is there is copied in the caller's next microtask; until then the reading side is this call's. */
   async #fillSoon(size: number, buffer: Uint8Array, signal: AbortSignal | undefined): Promise<number> {
-    this.#turning = true;
-    await DONE;
+    this.#polling = true;
+    await RESOLVED;
     if (signal?.aborted) {
-      this.#turning = false;
+      this.#polling = false;
       throw abortReason(signal);
     }
-    return this.#nowOrNever(size, buffer) as number;
+    return this.#recvNow(size, buffer) as number;
   }
 
   /**
@@ -182,7 +182,7 @@ export class Stream implements ConnectionHandler {
    */
   async recvAll(size: number, timeout: number | null, signal?: AbortSignal): Promise<Buffer> {
     if (signal?.aborted) throw abortReason(signal);
-    if (this.#reader.waiting || this.#turning || this.#collecting) throw busyError("recv");
+    if (this.#reader.waiting || this.#polling || this.#collecting) throw busyError("recv");
     const deadline = timeout === null ? null : performance.now() + timeout;
     const pieces: Uint8Array[] = [];
     let missing = size;
@@ -222,10 +222,10 @@ export class Stream implements ConnectionHandler {
       this.#error = undefined;
       return Promise.reject(error);
     }
-    if (this.#ended) return Promise.resolve(into === undefined ? NOTHING : 0);
+    if (this.#ended) return Promise.resolve(into === undefined ? EMPTY : 0);
     if (timeout === 0) {
-      this.#turning = true;
-      return turn().then(() => this.#nowOrNever(size, into));
+      this.#polling = true;
+      return nextTurn().then(() => this.#recvNow(size, into));
     }
     this.#size = size;
     this.#into = into;
@@ -249,7 +249,7 @@ export class Stream implements ConnectionHandler {
 
   /** The end, for the call that waits. */
   #endReader(): void {
-    this.#reader.resolve(this.#into === undefined ? NOTHING : 0);
+    this.#reader.resolve(this.#into === undefined ? EMPTY : 0);
   }
 
   /**
@@ -279,14 +279,14 @@ export class Stream implements ConnectionHandler {
     return rest.subarray(0, size);
   }
 
-  #nowOrNever(size: number, into: Uint8Array | undefined): Buffer | number {
-    this.#turning = false;
+  #recvNow(size: number, into: Uint8Array | undefined): Buffer | number {
+    this.#polling = false;
     const there = into === undefined ? this.#take(size) : this.#fill(into, size) || undefined;
     if (there !== undefined) return there as Buffer | number;
     const error = this.#error;
     this.#error = undefined;
     if (error !== undefined) throw error;
-    if (this.#ended) return into === undefined ? NOTHING : 0;
+    if (this.#ended) return into === undefined ? EMPTY : 0;
     throw osError({
       code: "EAGAIN",
       syscall: "recv",
@@ -300,7 +300,7 @@ export class Stream implements ConnectionHandler {
     if (this.#writers.length === 0 && signal === undefined) {
       // What the kernel takes at once costs no promise of its own.
       const sent = this.#connection.send(bytes, 0);
-      if (sent === bytes.length && !this.#finWanted) return DONE;
+      if (sent === bytes.length && !this.#shutdownPending) return RESOLVED;
       return this.#write("sendall", bytes, sent, timeout) as Promise<void>;
     }
     if (signal?.aborted) return Promise.reject(abortReason(signal));
@@ -322,9 +322,9 @@ export class Stream implements ConnectionHandler {
     timeout: number | null,
     signal?: AbortSignal,
   ): Promise<number | void> {
-    if (sent < 0 || this.#finWanted) return Promise.reject(brokenPipe(call));
+    if (sent < 0 || this.#shutdownPending) return Promise.reject(brokenPipe(call));
     if (call === "send" && (sent > 0 || bytes.length === 0)) return Promise.resolve(sent);
-    if (sent === bytes.length) return DONE;
+    if (sent === bytes.length) return RESOLVED;
     if (timeout === 0) {
       return Promise.reject(wouldBlock(call, `the kernel took ${sent} of ${bytes.length} bytes`));
     }
@@ -362,7 +362,7 @@ export class Stream implements ConnectionHandler {
       this.#writers.shift();
     }
     if (this.#closing !== undefined) this.#finish();
-    else if (this.#finWanted) this.#sendFin();
+    else if (this.#shutdownPending) this.#sendFin();
   }
 
   #rejectWriters(reason: (call: "send" | "sendall") => OSError): void {
@@ -370,7 +370,7 @@ export class Stream implements ConnectionHandler {
   }
 
   /** Whether a FIN must wait for pending calls. */
-  get owing(): boolean {
+  get hasPendingWrites(): boolean {
     return this.#writers.some((writer) => writer.waiting);
   }
 
@@ -386,10 +386,10 @@ export class Stream implements ConnectionHandler {
 
   /** FIN, behind everything that was given before. */
   shutdownWrite(): void {
-    if (this.#finWanted) return;
-    this.#finWanted = true;
+    if (this.#shutdownPending) return;
+    this.#shutdownPending = true;
     this.#keepDescriptor();
-    if (!this.owing) this.#sendFin();
+    if (!this.hasPendingWrites) this.#sendFin();
   }
 
   /**
@@ -433,7 +433,7 @@ export class Stream implements ConnectionHandler {
     if (this.#connection.closed) return;
     // A send of which the kernel has taken nothing promises nothing; a sendall is delivered.
     for (const writer of this.#writers) if (writer.call === "send") writer.reject(closedError("send"));
-    if (!this.owing) return this.#finish();
+    if (!this.hasPendingWrites) return this.#finish();
     this.#sentAtAlarm = this.#connection.sent;
     this.#closing.set(FLUSH_MS);
   }
@@ -446,7 +446,7 @@ export class Stream implements ConnectionHandler {
 
   #closeNow(): void {
     // A call may have given up what it owed: before what the kernel has taken there is still a FIN to send.
-    if (!this.owing) return this.#connection.lingering ? this.#connection.close() : this.#finish();
+    if (!this.hasPendingWrites) return this.#connection.lingering ? this.#connection.close() : this.#finish();
     if (this.#connection.sent === this.#sentAtAlarm) return this.#connection.abort(timedOut());
     this.#sentAtAlarm = this.#connection.sent;
     this.#closing!.set(FLUSH_MS);
@@ -518,7 +518,7 @@ export class Stream implements ConnectionHandler {
 
   onClose(connection: Connection, error: unknown): void {
     this.onOpen?.(error ?? osError({ code: "ECONNRESET", syscall: "connect" }));
-    const reason = error === undefined ? undefined : resetBehindFin(asOSError(error, "recv"));
+    const reason = error === undefined ? undefined : resetBehindFin(toOSError(error, "recv"));
     this.#closing?.clear();
     if (this.#closing === undefined) {
       for (let rest = connection.take(Infinity); rest !== undefined; rest = connection.take(Infinity)) {
@@ -529,7 +529,7 @@ export class Stream implements ConnectionHandler {
     if (reason === undefined) this.#endReader();
     else if (this.#reader.waiting) this.#reader.reject(reason);
     else this.#error = reason;
-    this.#rejectWriters((call) => (reason === undefined ? brokenPipe(call) : told(reason, call)));
+    this.#rejectWriters((call) => (reason === undefined ? brokenPipe(call) : withSyscall(reason, call)));
     this.#gone.resolve();
   }
 }
@@ -566,7 +566,7 @@ const brokenPipe = (syscall: string): OSError =>
   osError({ code: "EPIPE", syscall, reason: "nothing can be sent any more" });
 
 /** The same error, of the call that it ends. */
-const told = (error: OSError, syscall: string): OSError => {
+const withSyscall = (error: OSError, syscall: string): OSError => {
   const { code, errno, strerror: reason, cause } = error;
   const details = { code, errno, syscall, reason, cause };
   return error instanceof SSLError ? new SSLError(details) : osError(details);
@@ -583,4 +583,4 @@ const timedOut = (): OSError =>
  * One turn of the event loop: what the kernel has is handed over in it. A loop that asks a socket that does not wait
  * would otherwise never see a byte.
  */
-export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+export const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -12,7 +12,7 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a pending sendall is lost when the connection closes",
     file: "socket/stream.ts",
-    text: "this.#rejectWriters((call) => (reason === undefined ? brokenPipe(call) : told(reason, call)));",
+    text: "this.#rejectWriters((call) => (reason === undefined ? brokenPipe(call) : withSyscall(reason, call)));",
     becomes: "",
   },
   {
@@ -36,19 +36,19 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "shutdown does not wait for pending calls",
     file: "socket/stream.ts",
-    text: "if (!this.owing) this.#sendFin();",
+    text: "if (!this.hasPendingWrites) this.#sendFin();",
     becomes: "this.#connection.shutdown();",
   },
   {
     breaks: "a FIN that waits for a pending call is never sent",
     file: "socket/stream.ts",
-    text: "else if (this.#finWanted) this.#sendFin();",
+    text: "else if (this.#shutdownPending) this.#sendFin();",
     becomes: "",
   },
   {
     breaks: "close does not deliver what sendall has accepted",
     file: "socket/stream.ts",
-    text: "if (!this.owing) return this.#finish();",
+    text: "if (!this.hasPendingWrites) return this.#finish();",
     becomes: "return this.#finish();",
   },
   {
@@ -79,13 +79,13 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a second recv takes the first one's place",
     file: "socket/stream.ts",
-    text: "return this.#reader.waiting || this.#turning;",
-    becomes: "return this.#turning;",
+    text: "return this.#reader.waiting || this.#polling;",
+    becomes: "return this.#polling;",
   },
   {
     breaks: "a recv that does not wait is overtaken by a second one",
     file: "socket/stream.ts",
-    text: "return this.#reader.waiting || this.#turning;",
+    text: "return this.#reader.waiting || this.#polling;",
     becomes: "return this.#reader.waiting;",
   },
   {
@@ -191,8 +191,8 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "another call reads between a recv_into and its copy",
     file: "socket/stream.ts",
-    text: "    this.#turning = true;\n    await DONE;",
-    becomes: "    await DONE;",
+    text: "    this.#polling = true;\n    await RESOLVED;",
+    becomes: "    await RESOLVED;",
   },
   // The socket.
   {

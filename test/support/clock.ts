@@ -1,6 +1,6 @@
 /** A clock that can be moved on, so that a test need not wait for ten seconds to be over. */
 import { spyOn } from "bun:test";
-import { Waiter } from "../../src/socket/pending-call.ts";
+import { PendingCall } from "../../src/socket/pending-call.ts";
 
 const real = performance.now.bind(performance);
 let ahead = 0;
@@ -9,7 +9,7 @@ let spy: { mockRestore(): void } | undefined;
 /** Lets so many milliseconds pass at once, and calls back whatever is due by then. */
 export async function leap(ms: number): Promise<void> {
   // All deadlines share one timer. It is armed for this one, really; when it rings, it looks at the clock.
-  const soon = new Waiter<void>("leap").wait(1);
+  const soon = new PendingCall<void>("leap").wait(1);
   ahead += ms;
   spy ??= spyOn(performance, "now").mockImplementation(() => real() + ahead);
   await soon.catch(() => undefined);

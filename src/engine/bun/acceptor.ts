@@ -17,7 +17,7 @@ import {
   listenDescriptor,
   openDescriptor,
 } from "../../os/descriptor.ts";
-import { asOSError, osError, type OSError } from "../../os/errors.ts";
+import { toOSError, osError, type OSError } from "../../os/errors.ts";
 import { readable } from "../../os/libc.ts";
 import type { TLS } from "./transport.ts";
 
@@ -101,7 +101,7 @@ export class Acceptor {
       this.#listener = Bun.listen(options as unknown as Bun.TCPSocketListenOptions<Connection>);
     } catch (error) {
       closeDescriptor(copy);
-      throw asOSError(error, "listen");
+      throw toOSError(error, "listen");
     }
     // Bun has called listen(2) with a backlog of its own.
     listenDescriptor(this.#fd, this.#backlog);

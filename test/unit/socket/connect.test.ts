@@ -1,7 +1,7 @@
 /** Which of Bun's events shows that a connection stands. Bun is a fake here: the order of its events is the test's. */
 import { afterEach, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import type { Connection } from "../../../src/core/connection.ts";
-import { openStream } from "../../../src/socket/connect.ts";
+import { connectStream } from "../../../src/socket/connect.ts";
 import * as socket from "../../../src/socket.ts";
 import { FakeSocket } from "../../support/fake-socket.ts";
 import { failure } from "../../support/sockets.ts";
@@ -25,7 +25,7 @@ function opening(tls?: socket.TLS) {
   }) as unknown as typeof Bun.connect);
   restore = () => connect.mockRestore();
   const its = new FakeSocket() as unknown as Bun.Socket<Connection>;
-  const opened = openStream(-1, { connected: false, address: "a.name:1", tls }, null);
+  const opened = connectStream(-1, { connected: false, address: "a.name:1", tls }, null);
   const tell = (what: Tell): void => what(events!, its);
   tell(({ open }) => open(its));
   return { opened, tell };
