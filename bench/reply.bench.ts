@@ -7,7 +7,8 @@ import { replyNamed, type Reply } from "../src/echo/reply.ts";
 import { Connection } from "../src/core/connection.ts";
 import { RingPool } from "../src/core/ring-buffer.ts";
 import { TurnBudget } from "../src/core/turn-budget.ts";
-import type { Transport } from "../src/core/transport.ts";
+import { bunTime } from "../src/engine/bun/time.ts";
+import { closedTransport, type Transport } from "../src/core/transport.ts";
 import { runSuite } from "./suite.ts";
 
 const RECV_SIZE = 1024;
@@ -36,21 +37,16 @@ const names = Object.keys(contenders);
 const nobody = { onData() {}, onDrain() {}, onEnd() {}, onClose() {} };
 const rings = new RingPool(65_536);
 /** No turn of the event loop comes between two laps, so that a real budget would be used up for good. */
-const budget = new TurnBudget();
+const budget = new TurnBudget(bunTime);
 budget.spend = () => {};
 
 function connectionTo(write: (bytes: Uint8Array, offset: number, length: number) => void): Connection {
-  const nothing = (): void => {};
   const socket: Transport = {
+    ...closedTransport,
     write(bytes, offset, length) {
       write(bytes, offset, length);
       return length;
     },
-    pause: nothing,
-    resume: nothing,
-    shutdown: nothing,
-    end: nothing,
-    terminate: nothing,
   };
   return new Connection(socket, nobody, rings, budget);
 }

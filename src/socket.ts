@@ -9,6 +9,7 @@ import { checkAddress, type Address, type AddressLike, type Inet6Address } from 
 import {
   checkGiven,
   checkInt,
+  checkServerTLS,
   checkTimeout,
   constantName,
   getdefaulttimeout,
@@ -24,8 +25,9 @@ import { AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, type AddressFamily } from "./o
 import { getOption, openPair } from "./os/descriptor.ts";
 import { safeString, tracedTo } from "./os/errors.ts";
 import { resolve, type AddressInfo } from "./socket/resolve.ts";
-import { readInt, Socket, type ListeningSocket } from "./socket/socket.ts";
-import type { TLS } from "./engine/bun/transport.ts";
+import { readInt } from "./socket/base-socket.ts";
+import { Socket, type ListeningSocket } from "./socket/socket.ts";
+import type { TLS } from "./engine/engine.ts";
 import { withDeadline } from "./socket/pending-call.ts";
 
 export { inet_aton, inet_ntoa, inet_ntop, inet_pton } from "./os/address.ts";
@@ -207,12 +209,12 @@ export function create_server<F extends AddressFamily = AF_INET>(
     throw new TypeError("create_server: dualstack_ipv6 needs family AF_INET6");
   }
   const tls = tlsOf("create_server", options);
-  const server = new Socket<F>(family, SOCK_STREAM, 0, null);
+  if (tls !== undefined) checkServerTLS(tls);
+  const server = new Socket<F>(family, SOCK_STREAM, 0, null, tls);
   try {
     if (family !== AF_UNIX) server.setsockopt(k.SOL_SOCKET, k.SO_REUSEADDR, 1);
     if (options.reuse_port) server.setsockopt(k.SOL_SOCKET, k.SO_REUSEPORT, 1);
     if (family === AF_INET6) server.setsockopt(k.IPPROTO_IPV6, k.IPV6_V6ONLY, !options.dualstack_ipv6);
-    if (tls !== undefined) Socket.serveTLS(server as unknown as Socket<AddressFamily>, tls);
     server.bind(address);
     return options.backlog === undefined ? server.listen() : server.listen(options.backlog);
   } catch (error) {

@@ -56,6 +56,11 @@ export class Connection implements Yielded {
     this.budget = budget;
   }
 
+  /** The descriptor's number; -1 once it is closed, or where the engine does not tell. */
+  get fd(): number {
+    return this.#transport.fd;
+  }
+
   /** Bytes that wait here, in the ring and in the tail: at most the ring's capacity, one chunk and one tail. */
   get held(): number {
     const tail = this.#tail === null ? 0 : this.#tail.length - this.#tailOffset;
@@ -87,17 +92,17 @@ export class Connection implements Yielded {
 
   /** Bytes from the peer that wait in the kernel; 0 where the kernel does not tell. */
   get unread(): number {
-    return this.#transport.unread?.() ?? 0;
+    return this.#transport.unread();
   }
 
   /** Bytes that the kernel took and the peer has not acknowledged; 0 where the kernel does not tell. */
   get unacknowledged(): number {
-    return this.#transport.unacknowledged?.() ?? 0;
+    return this.#transport.unacknowledged();
   }
 
   /** Whether the peer's FIN has reached the kernel at least: nothing follows the unread bytes. */
   get peerFinished(): boolean {
-    return this.#receiving === "ended" || this.#transport.peerFinished?.() === true;
+    return this.#receiving === "ended" || this.#transport.peerFinished();
   }
 
   // Commands.
@@ -165,13 +170,13 @@ export class Connection implements Yielded {
     this.budget.wait(this);
   }
 
-  /** Keeps a received chunk, by reference, until take() hands it out. */
-  hold(chunk: Uint8Array): void {
-    this.#push(chunk, 0);
+  /** Keeps a received chunk, by reference, until take() hands it out. @param offset where the kept part begins */
+  hold(chunk: Uint8Array, offset = 0): void {
+    this.#push(chunk, offset);
   }
 
   /**
-   * Takes the oldest held bytes out of the ring, without a copy.
+   * Takes the oldest held bytes out of the ring, without a copy; after the close, too.
    * @param size maximum bytes, at least 1
    * @returns 1 to size bytes of one chunk, or undefined when the ring is empty
    */
@@ -181,6 +186,14 @@ export class Connection implements Yielded {
     const slice = ring.take(size);
     this.#recycleIfEmpty(ring);
     return slice;
+  }
+
+  /** Puts bytes that take() gave back, before all that is held. */
+  putBack(bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    const ring = (this.#ring ??= this.#rings.borrow());
+    ring.unshift(bytes);
+    this.#pauseIfFull();
   }
 
   /**
@@ -425,9 +438,5 @@ export class Connection implements Yielded {
     if (transport === closedTransport) return;
     this.#handler.onClose(this, error);
     this.#tail = null;
-    if (this.#ring === null) return;
-    this.#ring.discard(this.#relaying);
-    this.#rings.giveBack(this.#ring);
-    this.#ring = null;
   }
 }

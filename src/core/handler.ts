@@ -10,8 +10,8 @@ export interface ConnectionHandler {
   /** The peer's FIN: no chunk will follow. The other direction is still open. */
   onEnd(connection: Connection): void;
   /**
-   * The descriptor is gone. Called once.
-   * @param error undefined when both sides sent FIN. Chunks in the ring can be taken during this call, and not later.
+   * The descriptor is gone. Called once. What is held stays, for take(), until drop().
+   * @param error undefined when both sides sent FIN
    */
   onClose(connection: Connection, error: unknown): void;
 }

@@ -90,6 +90,24 @@ export class RingBuffer {
     if (offset > 0) this.#offset = offset;
   }
 
+  /**
+   * Puts bytes before all that waits, for one who took them and gives them back. Where no slot is free, or a part of the
+   * oldest chunk is gone, they are joined with it, by a copy.
+   */
+  unshift(bytes: Uint8Array): void {
+    const head = this.#slots[this.#first];
+    this.#held += bytes.length;
+    this.#memory += bytes.length - this.#offset;
+    if (head === undefined || (this.#offset === 0 && this.#count < RING_SLOTS)) {
+      this.#first = (this.#first - 1) & MASK;
+      this.#slots[this.#first] = bytes;
+      this.#count++;
+      return;
+    }
+    this.#slots[this.#first] = Buffer.concat([bytes, head.subarray(this.#offset)]);
+    this.#offset = 0;
+  }
+
   /** The oldest chunk, whole; its bytes from {@link headOffset} on wait. Undefined when nothing waits. */
   get head(): Uint8Array | undefined {
     return this.#slots[this.#first];

@@ -2,6 +2,7 @@
  * The work of one turn of the event loop, over all connections that share it: bounded, so that timers, signals and
  * small messages keep their time, and dealt out round robin. It changes when the cost of a turn does.
  */
+import type { Time } from "./time.ts";
 
 /**
  * A unit is about 5 µs: a write of up to 16 KiB, or 16 composed replies. A turn has this many for the connections
@@ -23,6 +24,7 @@ export interface Yielded {
 }
 
 export class TurnBudget {
+  readonly #time: Time;
   /** Whether the units of this turn are used up: work that remains has to wait(). */
   exhausted = false;
   #left = UNITS_PER_TURN;
@@ -30,6 +32,10 @@ export class TurnBudget {
   #first: Yielded | null = null;
   #last: Yielded | null = null;
   readonly #begin = (): void => this.#next();
+
+  constructor(time: Time) {
+    this.#time = time;
+  }
 
   /** Counts work that was done. */
   spend(units: number): void {
@@ -53,7 +59,7 @@ export class TurnBudget {
 
   #arm(): void {
     this.#armed = true;
-    setImmediate(this.#begin);
+    this.#time.nextTurn(this.#begin);
   }
 
   #refill(): void {

@@ -2,6 +2,7 @@
  * A graceful stop, seen from one connection after the other: who gets a FIN, when, and who is reset at the end. It
  * changes when the order of a stop does.
  */
+import type { Time } from "../core/time.ts";
 import { LINGER_MS, type Activity } from "./activity.ts";
 
 /** How often a stop looks at its connections. */
@@ -36,10 +37,13 @@ export class Drain {
   readonly #concludeMs: number;
   readonly #graceMs: number;
   #elapsedMs = 0;
-  #wallMs = performance.now();
+  readonly #time: Time;
+  #wallMs: number;
   #cpuMs = cpuMs();
 
-  constructor(timeoutMs: number) {
+  constructor(timeoutMs: number, time: Time) {
+    this.#time = time;
+    this.#wallMs = time.now();
     this.#timeoutMs = timeoutMs;
     this.#concludeMs = timeoutMs - Math.min(LINGER_MS, timeoutMs / 2);
     this.#graceMs = Math.min(QUIET_MS, (timeoutMs - this.#concludeMs) / 2);
@@ -47,7 +51,7 @@ export class Drain {
 
   /** Before each round over the connections. */
   look(): void {
-    const [wall, cpu] = [performance.now(), cpuMs()];
+    const [wall, cpu] = [this.#time.now(), cpuMs()];
     this.#elapsedMs += servedMs(wall - this.#wallMs, cpu - this.#cpuMs);
     [this.#wallMs, this.#cpuMs] = [wall, cpu];
   }

@@ -9,7 +9,10 @@ import type { ConnectionHandler } from "../core/handler.ts";
 import { osError, type OSError } from "../os/errors.ts";
 import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";
 import { RingPool } from "../core/ring-buffer.ts";
-import { transportOf } from "../engine/bun/transport.ts";
+import { engine as currentEngine } from "../engine/current.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { Timer } from "../core/time.ts";
+import type { Transport } from "../core/transport.ts";
 import { TurnBudget } from "../core/turn-budget.ts";
 import { Activity } from "./activity.ts";
 import { Drain, DRAIN_PERIOD_MS } from "./drain.ts";
@@ -40,6 +43,8 @@ export interface EchoOptions {
    * 0 never, at most 32767. Default: 60.
    */
   keepalive?: number;
+  /** What brings bytes and time. Default: Bun's own sockets. */
+  engine?: Engine;
   /** Called when connections cannot be accepted (EMFILE, ENFILE, ENOBUFS), once until they can again. */
   onAcceptError?: (error: OSError) => void;
   /** Told of an error that is no network error: a defect here. Its connection has been closed. */
@@ -92,6 +97,7 @@ export class EchoServer {
   readonly host: string;
   readonly port: number;
 
+  readonly #engine: Engine;
   readonly #listening: Listening;
   readonly #open = new Map<Connection, Activity>();
   readonly #handler: ConnectionHandler;
@@ -107,7 +113,7 @@ export class EchoServer {
     bytesCopied: 0,
     bytesDropped: 0,
   };
-  #sweeper: NodeJS.Timeout | undefined;
+  #sweeper: Timer | undefined;
   #stopping: Promise<void> | undefined;
   #emptied: (() => void) | undefined;
 
@@ -147,7 +153,7 @@ export class EchoServer {
     maxConnections: number,
   ) {
     const reply = replyNamed(options.reply, options.recvSize);
-    const { onDefect } = options;
+    const { onDefect, engine = currentEngine } = options;
     this.#idleMs = options.idleTimeout * 1000;
     this.#sweepMs = Math.min(1000, Math.max(50, this.#idleMs / 4));
     this.#handler = {
@@ -157,24 +163,29 @@ export class EchoServer {
       onClose: (connection, error) => {
         this.#forget(connection);
         if (!connection.complete || (error !== undefined && !isReset(error))) this.#figures.broken++;
+        connection.drop();
         if (error !== undefined && !isNetworkError(error)) onDefect?.(error);
       },
     };
     const rings = new RingPool(options.ring);
-    const budget = new TurnBudget();
-    const open = (socket: Bun.Socket<Connection>): void => {
+    const budget = new TurnBudget(engine.time);
+    const open = (transport: Transport): Connection | undefined => {
       if (this.#open.size >= maxConnections) {
         this.#figures.refused++;
-        socket.terminate();
-        return;
+        return undefined;
       }
       this.#figures.connections++;
-      const connection = new Connection(transportOf(socket), this.#handler, rings, budget);
-      socket.data = connection;
+      const connection = new Connection(transport, this.#handler, rings, budget);
       this.#open.set(connection, new Activity(connection, this.#sweepMs));
-      reply.onOpen(connection);
+      try {
+        reply.onOpen(connection);
+      } catch (error) {
+        connection.abort(error);
+      }
+      return connection;
     };
-    this.#listening = new Listening(endpoints, { ...options, open, failing: options.onAcceptError });
+    this.#engine = engine;
+    this.#listening = new Listening(engine, endpoints, { ...options, open, failing: options.onAcceptError });
     this.host = this.#listening.hosts[0]!;
     this.port = this.#listening.port;
     if (this.#idleMs > 0) {
@@ -188,16 +199,12 @@ export class EchoServer {
   }
 
   get figures(): Figures {
-    let { bytesIn, bytesOut, bytesCopied, bytesDropped } = this.#figures;
-    let held = 0;
+    const figures = { ...this.#figures, open: this.#open.size, held: 0 };
     for (const connection of this.#open.keys()) {
-      bytesIn += connection.received;
-      bytesOut += connection.sent;
-      bytesCopied += connection.copied;
-      bytesDropped += connection.dropped;
-      held += connection.held;
+      count(connection, figures);
+      figures.held += connection.held;
     }
-    return { ...this.#figures, open: this.#open.size, bytesIn, bytesOut, bytesCopied, bytesDropped, held };
+    return figures;
   }
 
   /**
@@ -216,44 +223,52 @@ export class EchoServer {
   async #stop(timeoutMs: number): Promise<void> {
     // The connections that the kernel has accepted already may have sent something: one turn of the event loop
     // lets Bun accept them all. Without it, closing the listener would reset them.
-    this.#listening.hurry();
-    await new Promise((resolve) => setTimeout(resolve, 1));
+    this.#listening.retry();
+    await new Promise<void>((resolve) => this.#engine.time.after(1, resolve, true));
     this.#listening.close();
-    if (this.#open.size === 0) return clearInterval(this.#sweeper);
+    if (this.#open.size === 0) return this.#sweeper?.cancel();
     const emptied = new Promise<void>((resolve) => {
       this.#emptied = resolve;
     });
     for (const activity of this.#open.values()) activity.quietMs = 0;
-    const drain = new Drain(timeoutMs);
+    const drain = new Drain(timeoutMs, this.#engine.time);
     this.#sweepEvery(
       DRAIN_PERIOD_MS,
       (activity) => drain.judge(activity),
       () => drain.look(),
     );
     await emptied;
-    clearInterval(this.#sweeper);
+    this.#sweeper?.cancel();
   }
 
   /** One timer looks at all connections. */
   #sweepEvery(periodMs: number, judge: (activity: Activity) => void, before = (): void => undefined): void {
-    clearInterval(this.#sweeper);
-    this.#sweeper = setInterval(() => {
+    this.#sweeper?.cancel();
+    this.#sweeper = this.#engine.time.every(periodMs, () => {
       before();
       for (const activity of this.#open.values()) {
         activity.tick(periodMs);
         judge(activity);
       }
-    }, periodMs);
+    });
   }
 
   #forget(connection: Connection): void {
     this.#open.delete(connection);
-    this.#figures.bytesIn += connection.received;
-    this.#figures.bytesOut += connection.sent;
-    this.#figures.bytesCopied += connection.copied;
-    this.#figures.bytesDropped += connection.dropped;
+    count(connection, this.#figures);
     if (this.#open.size === 0) this.#emptied?.();
   }
+}
+
+/** Adds what a connection has counted. */
+function count(
+  { received, sent, copied, dropped }: Connection,
+  figures: Pick<Figures, "bytesIn" | "bytesOut" | "bytesCopied" | "bytesDropped">,
+): void {
+  figures.bytesIn += received;
+  figures.bytesOut += sent;
+  figures.bytesCopied += copied;
+  figures.bytesDropped += dropped;
 }
 
 /** What a peer or the network can cause carries an errno; what does not is ours. */

@@ -2,10 +2,8 @@
  * The sockets that an echo server listens on: one for each address, all on the same port. It changes when listening
  * sockets are set in another way.
  */
-import { connectionEvents } from "../engine/bun/transport.ts";
-import { Acceptor } from "../engine/bun/acceptor.ts";
+import type { Acceptor, Engine, ListenOptions, Open } from "../engine/engine.ts";
 import { addressText } from "../os/address.ts";
-import { type Connection } from "../core/connection.ts";
 import {
   IPPROTO_IPV6,
   IPPROTO_TCP,
@@ -27,7 +25,7 @@ import {
   openDescriptor,
   setOption,
 } from "../os/descriptor.ts";
-import { toOSError, osError, type OSError } from "../os/errors.ts";
+import { osError, type OSError } from "../os/errors.ts";
 import { libc, setBacklog, setReceiveBuffer } from "../os/libc.ts";
 import type { Endpoint } from "./endpoint.ts";
 
@@ -38,7 +36,7 @@ export interface ListeningOptions {
   receiveBuffer?: number | undefined;
   /** Seconds; 0 sends no probes. */
   keepalive: number;
-  open: (socket: Bun.Socket<Connection>) => void;
+  open: Open;
   failing?: ((error: OSError) => void) | undefined;
 }
 
@@ -60,32 +58,34 @@ export class Listening {
   /** The addresses as a person reads them, without the port. */
   readonly hosts: readonly string[];
   readonly port: number;
-  readonly #sockets: readonly (Acceptor | PlainListener)[];
+  readonly #acceptors: readonly Acceptor[];
 
   /**
    * Listens on every address that this machine has; one at least.
    * @throws OSError, where one of them cannot be had for another reason: a half of what was asked for is an error
    */
-  constructor(endpoints: readonly Endpoint[], options: ListeningOptions) {
+  constructor(engine: Engine, endpoints: readonly Endpoint[], options: ListeningOptions) {
+    const { port, keepalive, backlog = DEFAULT_BACKLOG, open, failing } = options;
+    const listen: ListenOptions = { backlog, open, failing };
     if (libc === undefined) {
-      const plain = new PlainListener(endpoints[0]!, options);
-      [this.#sockets, this.hosts, this.port] = [[plain], [plain.host], plain.port];
+      checkPlain(options);
+      const { host } = endpoints[0]!;
+      const acceptor = engine.listenAt(host, port, keepalive, listen);
+      [this.#acceptors, this.hosts, this.port] = [[acceptor], [host], acceptor.port];
       return;
     }
     const bound = bindAll(endpoints, options);
     this.hosts = bound.map(({ host }) => host);
     this.port = portOf(bound[0]!.fd);
-    const { backlog = DEFAULT_BACKLOG, open, failing } = options;
-    const socket = { ...connectionEvents, open };
     const acceptors: Acceptor[] = [];
     try {
-      for (const { fd } of bound) acceptors.push(new Acceptor(fd, { backlog, socket, failing }));
+      for (const { fd } of bound) acceptors.push(engine.listen(fd, listen));
     } catch (error) {
       for (const acceptor of acceptors) acceptor.close();
       for (const { fd } of bound.slice(acceptors.length)) closeDescriptor(fd);
       throw error;
     }
-    this.#sockets = acceptors;
+    this.#acceptors = acceptors;
   }
 
   /** "127.0.0.1:8101 and [::1]:8101" */
@@ -94,13 +94,13 @@ export class Listening {
   }
 
   /** Ends a pause in accepting, if there is room by now. */
-  hurry(): void {
-    for (const one of this.#sockets) one.hurry();
+  retry(): void {
+    for (const acceptor of this.#acceptors) acceptor.retry();
   }
 
   /** Frees the port, and resets who has not been accepted. */
   close(): void {
-    for (const one of this.#sockets) one.close();
+    for (const acceptor of this.#acceptors) acceptor.close();
   }
 }
 
@@ -189,33 +189,9 @@ function tune(fd: number, keepalive: number): void {
   setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
 }
 
-/** Where there is no C library for bun:ffi: Bun's own listener on one address, of which nothing can be set. */
-class PlainListener {
-  readonly host: string;
-  readonly port: number;
-  readonly #listener: Bun.TCPSocketListener<Connection>;
-
-  constructor({ host }: Endpoint, { port, keepalive, open, backlog, receiveBuffer }: ListeningOptions) {
-    if (backlog !== undefined || receiveBuffer !== undefined) {
-      const reason = "this platform has no C library that could set the backlog or the receive buffer";
-      throw osError({ code: "ENOSYS", syscall: "listen", reason });
-    }
-    const opened = (socket: Bun.Socket<Connection>): void => {
-      if (keepalive > 0) socket.setKeepAlive(true, keepalive * 1000);
-      open(socket);
-    };
-    const socket = { ...connectionEvents, open: opened };
-    try {
-      this.#listener = Bun.listen<Connection>({ hostname: host, port, allowHalfOpen: true, socket });
-    } catch (error) {
-      throw toOSError(error, "listen", addressText([host, port]));
-    }
-    [this.host, this.port] = [host, this.#listener.port];
-  }
-
-  hurry(): void {}
-
-  close(): void {
-    this.#listener.stop(false);
-  }
+/** Where there is no C library, the engine listens by itself, and nothing can be set. @throws OSError ENOSYS */
+function checkPlain({ backlog, receiveBuffer }: ListeningOptions): void {
+  if (backlog === undefined && receiveBuffer === undefined) return;
+  const reason = "this platform has no C library that could set the backlog or the receive buffer";
+  throw osError({ code: "ENOSYS", syscall: "listen", reason });
 }

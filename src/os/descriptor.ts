@@ -155,17 +155,6 @@ export function withFlags<T>(fd: number, run: () => T): T {
   }
 }
 
-/**
- * Runs what hands a descriptor to Bun, which sets O_NONBLOCK and TCP_NODELAY, and puts both back as they were.
- * @throws OSError
- */
-export function adopting<T>(fd: number, run: () => T): T {
-  const before = noDelay(fd);
-  const result = withFlags(fd, run);
-  if (before === 0) setNoDelay(fd, 0);
-  return result;
-}
-
 /** TCP_NODELAY; undefined for a socket that has none. */
 export function noDelay(fd: number): number | undefined {
   if (libc === undefined) return undefined;

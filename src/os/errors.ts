@@ -242,7 +242,7 @@ export const busyError = (syscall: string): OSError =>
 
 /** For a socket that is set not to wait. */
 export const wouldBlock = (syscall: string, what: string): OSError =>
-  osError({ code: "EAGAIN", syscall, reason: `${what}, and the socket does not wait` });
+  osError({ code: "EAGAIN", syscall, reason: `${what}, and the socket is non-blocking` });
 
 /** A value in a message; what somebody gives may have no text. */
 export function safeString(value: unknown): string {

@@ -9,7 +9,7 @@ import { checkNoNul, type AnyAddressLike, type Inet6Address } from "../os/addres
 import { osError, safeString, type OSError } from "../os/errors.ts";
 import { literalHost, type LiteralHost } from "../os/literal-host.ts";
 import { literal, noLookup } from "./resolve.ts";
-import type { TLS } from "../engine/bun/transport.ts";
+import type { TLS } from "../engine/engine.ts";
 
 /** What recv and the like give: a Buffer, which is a Uint8Array. */
 export type Bytes = Buffer;
@@ -242,4 +242,15 @@ export async function resolveAddress(
   const whole = expandWildcard(family, address) as Inet6Address;
   const [host, port, flowinfo, scopeid] = whole;
   return withHost([host, port, flowinfo, scopeid], await literal(host, family));
+}
+
+/** @throws TypeError without a key and its certificate: Bun would listen, and every handshake would fail */
+export function checkServerTLS(tls: TLS): void {
+  const { key, cert, keyFile, certFile } = tls as TLS & { keyFile?: string; certFile?: string };
+  const isGiven = (one: unknown): boolean => one != null && !(Array.isArray(one) && one.length === 0);
+  const needed = { key: key ?? keyFile, cert: cert ?? certFile };
+  for (const [name, value] of Object.entries(needed)) {
+    if (!isGiven(value))
+      throw new TypeError(`create_server: tls is { key, cert } at least, and has no ${name}`);
+  }
 }

@@ -1,10 +1,11 @@
 /**
- * A socket's descriptor while it is the socket's own, before Bun has adopted it: bound, set and connected, and made
- * anew, as it was, after a connect that failed, since Bun closes what it cannot connect. It changes when connecting
+ * A descriptor that no engine has adopted yet: bind, setsockopt, connect. The engine closes a descriptor whose connect
+ * fails, so a failed attempt is replaced by a new one with the same address and options. It changes when connecting
  * does.
  */
+import { engine } from "../engine/current.ts";
+import type { TLS } from "../engine/engine.ts";
 import { addressText, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
-import { resolveAddress, signalOf, tlsOf, verifying, type ConnectOptions } from "./checks.ts";
 import { AF_UNIX, SOCK_DGRAM, type AddressFamily } from "../os/constants.ts";
 import {
   bindDescriptor,
@@ -15,39 +16,42 @@ import {
   setOption,
 } from "../os/descriptor.ts";
 import { closedError, OSError, osError } from "../os/errors.ts";
+import { resolveAddress, signalOf, tlsOf, verifying, type ConnectOptions } from "./checks.ts";
 import { connectStream } from "./connect.ts";
-import type { TLS } from "../engine/bun/transport.ts";
+import { abortReason, sleep, withDeadline } from "./pending-call.ts";
+import type { Role } from "./role.ts";
 import type { Stream } from "./stream.ts";
-import { abortReason, withDeadline } from "./pending-call.ts";
 
 /** How soon a connect is tried again that found a Unix listener's queue full. */
 const QUEUE_RETRY_MS = 5;
 
 /** What socket(2) was called with. */
-export interface Kind {
+export interface SocketSpec {
   readonly family: AddressFamily;
   readonly type: number;
   readonly proto: number;
 }
 
-export class Connector {
+export class Connector implements Role {
   /** -1 once it is a stream's, or closed. */
   fd: number;
-  readonly #kind: Kind;
+  /** Whether it was given, and others may share what it refers to. */
+  readonly guest: boolean;
+  readonly #spec: SocketSpec;
   /** What was set, to be set again on a new descriptor after a connect that failed. */
   readonly #options = new Map<string, [level: number, option: number, value: number | Uint8Array]>();
   #bound: AnyAddress | undefined;
   #connecting: AbortController | undefined;
-  /** Bun connects the descriptor, and closes it if it fails. */
+  /** The engine has the descriptor, and closes it if the connect fails. */
   #opening = false;
   #closed = false;
-  #arrived = false;
-  /** Why a connect that nobody waited for failed; told to the next call. */
+  /** Why a connect that nobody waited for failed; thrown by the next call. */
   #connectError: unknown;
 
-  constructor(fd: number, kind: Kind) {
+  constructor(fd: number, spec: SocketSpec, guest = false) {
     this.fd = fd;
-    this.#kind = kind;
+    this.guest = guest;
+    this.#spec = spec;
   }
 
   /** Whether a connect is under way. */
@@ -55,16 +59,13 @@ export class Connector {
     return this.#connecting !== undefined;
   }
 
-  /** @param fd the socket's descriptor as of now, which may be a stream's @throws OSError */
-  bind(fd: number, address: AnyAddressLike): void {
-    bindDescriptor(fd, this.#kind.family, address);
+  /** bind(2) has given it an address. @throws OSError */
+  bound(): void {
     // With the port that the kernel chose, for a connect that fails and is tried again.
-    this.#bound = descriptorName(fd, "getsockname");
+    this.#bound = descriptorName(this.fd, "getsockname");
   }
 
-  /** @param fd as for bind() @throws OSError */
-  set(fd: number, level: number, option: number, value: number | Uint8Array): void {
-    setOption(fd, level, option, value);
+  optionSet(level: number, option: number, value: number | Uint8Array): void {
     this.#options.set(`${level} ${option}`, [level, option, value]);
   }
 
@@ -72,8 +73,8 @@ export class Connector {
    * Connects; a name is looked up.
    * @param timeout milliseconds; null waits for ever; 0 does not wait, but for the name
    * @param opened gets the stream, which may be after the call
-   * @throws OSError EALREADY while a connect is under way, EINPROGRESS when this one is; what an earlier one came to
-   *   that was not waited for, as the kernel tells it
+   * @throws OSError EALREADY while a connect is under way, EINPROGRESS when this one is; or the error of an earlier
+   *   non-blocking connect (like SO_ERROR)
    */
   async connect(
     address: AnyAddressLike,
@@ -90,32 +91,32 @@ export class Connector {
     const controller = new AbortController();
     const signal = AbortSignal.any([controller.signal, ...(given === undefined ? [] : [given])]);
     this.#connecting = controller;
-    const began = performance.now();
+    const began = engine.time.now();
     let underWay = false;
     try {
       const to = await withDeadline(
         "connect",
-        resolveAddress(this.#kind.family, address),
+        resolveAddress(this.#spec.family, address),
         timeout || null,
         signal,
       );
       const deadline = timeout === 0 ? 0 : timeout === null ? Infinity : began + timeout;
       const connected = await this.#begin(to, deadline, signal);
-      if (this.#kind.type === SOCK_DGRAM) return;
-      const left = timeout ? Math.max(0, timeout - (performance.now() - began)) : null;
+      if (this.#spec.type === SOCK_DGRAM) return;
+      const left = timeout ? Math.max(0, timeout - (engine.time.now() - began)) : null;
       const open = this.#open({ connected, address: text, tls: own }, left, signal).then((stream) => {
         // close() may have come since the connection was established.
         if (this.#closed) {
           stream.abort();
           throw closedError("connect");
         }
+        stream.arrived = underWay;
         opened(stream);
       });
       if (timeout !== 0 || (connected && own === undefined)) return await open;
       underWay = true;
-      const arrived = (): void => void (this.#arrived = true);
       const settled = (): void => void (this.#connecting = undefined);
-      open.then(arrived, (error: unknown) => (this.#connectError = error)).finally(settled);
+      open.catch((error: unknown) => (this.#connectError = error)).finally(settled);
     } finally {
       if (!underWay) this.#connecting = undefined;
     }
@@ -131,18 +132,14 @@ export class Connector {
     for (;;) {
       if (signal.aborted) throw abortReason(signal);
       try {
-        return connectDescriptor(this.fd, this.#kind.family, to);
+        return connectDescriptor(this.fd, this.#spec.family, to);
       } catch (error) {
-        const full = this.#kind.family === AF_UNIX && (error as OSError).code === "EAGAIN";
+        const full = this.#spec.family === AF_UNIX && (error as OSError).code === "EAGAIN";
         if (!full || deadline === 0) throw error;
       }
-      const left = deadline - performance.now();
-      await withDeadline(
-        "connect",
-        Bun.sleep(QUEUE_RETRY_MS),
-        left === Infinity ? null : Math.max(0, left),
-        signal,
-      );
+      const left = deadline - engine.time.now();
+      const patience = left === Infinity ? null : Math.max(0, left);
+      await withDeadline("connect", sleep(QUEUE_RETRY_MS), patience, signal);
     }
   }
 
@@ -151,7 +148,7 @@ export class Connector {
     timeout: number | null,
     signal: AbortSignal,
   ): Promise<Stream> {
-    // An abort in the microtasks since connect(2) would go unheard: a signal says it once.
+    // A signal reports its abort once: one in the microtasks since connect(2) would go unheard.
     if (signal.aborted) {
       this.#closeDescriptor();
       if (!this.#closed) this.#reopen();
@@ -163,7 +160,7 @@ export class Connector {
       this.fd = -1;
       return stream;
     } catch (error) {
-      // Bun has closed it, and the number may be another's from now on.
+      // The engine has closed it, and the number may be another's from now on.
       this.fd = -1;
       if (!this.#closed) this.#reopen();
       throw error;
@@ -173,11 +170,11 @@ export class Connector {
   }
 
   /**
-   * A new descriptor, set as the one was that could not be connected. Where it cannot be had (no descriptor is left,
-   * the port is taken by now), the socket has none, and the caller is told why the connect failed, not this.
+   * A new descriptor with the address and the options of the one that could not be connected. Where there is none (no
+   * descriptor is left, the port is taken by now), the socket stays without: the error is that of the connect.
    */
   #reopen(): void {
-    const { family, type, proto } = this.#kind;
+    const { family, type, proto } = this.#spec;
     let fd = -1;
     try {
       fd = openDescriptor(family, type, proto);
@@ -189,14 +186,7 @@ export class Connector {
     }
   }
 
-  /** Whether a connect that was not waited for stands now; said once, as connect(2) does. */
-  takeArrived(): boolean {
-    const arrived = this.#arrived;
-    this.#arrived = false;
-    return arrived;
-  }
-
-  /** Throws, once, what a connect came to that was not waited for. */
+  /** Throws, once, the error of a connect that was not waited for. */
   throwConnectError(): void {
     const error = this.#connectError;
     this.#connectError = undefined;
@@ -204,8 +194,8 @@ export class Connector {
   }
 
   /**
-   * SO_ERROR, where the kernel must not be asked: that takes the error away, and Bun would believe that the
-   * connection stands; and the descriptor that failed is gone.
+   * SO_ERROR, where the kernel must not be asked: that clears the error, and the engine would believe that the
+   * connection is established; and the descriptor that failed is gone.
    * @returns undefined where the kernel is to be asked
    */
   takeErrno(): number | undefined {
@@ -216,16 +206,22 @@ export class Connector {
     return error.errno;
   }
 
-  /** Ends a connect that is under way, and with it the descriptor; no other takes its place. */
-  cancel(reason: OSError): void {
-    this.#closed = true;
-    this.#connecting?.abort(reason);
-  }
-
-  /** After cancel(). A descriptor that Bun is connecting is closed by that. */
+  /** Ends a connect that is under way, and the descriptor; no other takes its place. */
   close(): void {
+    this.#closed = true;
+    this.#connecting?.abort(closedError("connect"));
+    // A descriptor that the engine is connecting is closed by the abort.
     if (this.#opening) this.fd = -1;
     else this.#closeDescriptor();
+  }
+
+  detach(): number {
+    if (this.connecting) {
+      throw osError({ code: "EALREADY", syscall: "detach", reason: "the connection is under way" });
+    }
+    const { fd } = this;
+    this.fd = -1;
+    return fd;
   }
 
   #closeDescriptor(): void {

@@ -4,21 +4,26 @@
  */
 import { ptr } from "bun:ffi";
 import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
+import { engine } from "../engine/current.ts";
+import type { Closable } from "../engine/engine.ts";
 import {
   AF_INET6,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   SO_RCVBUF,
-  SO_REUSEADDR,
+  SOCK_DGRAM,
   SOL_SOCKET,
   type AddressFamily,
 } from "../os/constants.ts";
-import { closeDescriptor, getOption, setOption, withFlags } from "../os/descriptor.ts";
-import { toOSError, busyError, closedError, osError, wouldBlock, type OSError } from "../os/errors.ts";
+import { closeDescriptor, getOption } from "../os/descriptor.ts";
+import { busyError, closedError, osError, wouldBlock, type OSError } from "../os/errors.ts";
 import { literalHost } from "../os/literal-host.ts";
 import { lastError, requireLibc } from "../os/libc.ts";
-import { checkBuffer, nextTurn } from "./stream.ts";
-import { abortReason, PendingCall } from "./pending-call.ts";
+import type { ConnectOptions } from "./checks.ts";
+import { Connector } from "./connector.ts";
+import { abortReason, nextTurn, PendingCall, sleep } from "./pending-call.ts";
+import { checkBuffer } from "./reader.ts";
+import { detachByCopy, pendingError, type Role } from "./role.ts";
 
 /** How many may wait, however small; their bytes are bounded by SO_RCVBUF. */
 const MAX_DATAGRAMS = 4096;
@@ -28,14 +33,12 @@ const RETRY_MS = 1;
 export type Datagram = [bytes: Buffer, address: AnyAddress];
 type Counted = [count: number, address: AnyAddress];
 
-interface BunUdpSocket {
-  close(): void;
-}
-
-export class DatagramSocket {
-  readonly #fd: number;
+export class DatagramSocket implements Role {
+  readonly fd: number;
   readonly #family: AddressFamily;
-  #bun: BunUdpSocket | undefined;
+  readonly #connector: Connector;
+  /** Set once the engine has the descriptor, which is at the first recv. */
+  #receiving: Closable | undefined;
   readonly #queue: Datagram[] = [];
   #bytes = 0;
   /** As in the kernel: SO_RCVBUF. */
@@ -50,24 +53,24 @@ export class DatagramSocket {
   dropped = 0;
 
   constructor(fd: number, family: AddressFamily) {
-    this.#fd = fd;
+    this.fd = fd;
     this.#family = family;
+    this.#connector = new Connector(fd, { family, type: SOCK_DGRAM, proto: 0 });
   }
 
-  /** SO_RCVBUF has been set, or is to be learned. @throws OSError */
-  resize(): void {
-    const bytes = getOption(this.#fd, SOL_SOCKET, SO_RCVBUF, 4);
+  /** SO_RCVBUF bounds the bytes that wait here, as it does in the kernel. @throws OSError */
+  optionSet(level: number, option: number): void {
+    if (level === SOL_SOCKET && option === SO_RCVBUF) this.#measure();
+  }
+
+  #measure(): void {
+    const bytes = getOption(this.fd, SOL_SOCKET, SO_RCVBUF, 4);
     this.#capacity = new DataView(bytes.buffer).getInt32(0, true);
   }
 
-  /** Whether datagrams wait here. */
-  get readable(): boolean {
-    return this.#queue.length > 0;
-  }
-
-  /** Whether Bun has the descriptor. */
-  get adopted(): boolean {
-    return this.#bun !== undefined;
+  /** Gives it a peer (connect(2)); a name is looked up. @throws OSError */
+  connect(address: AnyAddressLike, timeout: number | null, options?: ConnectOptions): Promise<void> {
+    return this.#connector.connect(address, timeout, options, () => undefined);
   }
 
   /**
@@ -91,7 +94,7 @@ export class DatagramSocket {
     const size = into?.length ?? 0;
     if (signal?.aborted) throw abortReason(signal);
     if (this.#reader.waiting) throw busyError("recv");
-    this.#adopt();
+    this.#startReceiving();
     if (timeout === 0 && this.#queue.length === 0) await nextTurn();
     const first = this.#queue[0];
     if (first !== undefined) {
@@ -107,11 +110,7 @@ export class DatagramSocket {
     }
     if (this.#closed) throw closedError("recv");
     if (timeout === 0) {
-      throw osError({
-        code: "EAGAIN",
-        syscall: "recv",
-        reason: "nothing is there, and the socket does not wait",
-      });
+      throw wouldBlock("recv", "no data available");
     }
     this.#into = into;
     this.#size = size;
@@ -133,13 +132,13 @@ export class DatagramSocket {
     const c = requireLibc("sendto");
     const to = address === undefined ? undefined : encodeAddress(this.#family, address);
     const at = to === undefined ? null : ptr(to);
-    const deadline = timeout === null ? Infinity : performance.now() + timeout;
+    const deadline = timeout === null ? Infinity : engine.time.now() + timeout;
     for (;;) {
       if (signal?.aborted) throw abortReason(signal);
       if (this.#closed) throw closedError("sendto");
       const from = bytes.length === 0 ? null : ptr(bytes);
       const sent = c.sendto(
-        this.#fd,
+        this.fd,
         from,
         bytes.length,
         MSG_DONTWAIT | (MSG_NOSIGNAL ?? 0),
@@ -151,59 +150,48 @@ export class DatagramSocket {
       const on = address === undefined ? undefined : addressText(address);
       if (code !== "EAGAIN" && code !== "ENOBUFS") throw osError({ code, syscall: "sendto", address: on });
       if (timeout === 0) throw wouldBlock("sendto", "the kernel has no room");
-      if (performance.now() >= deadline)
+      if (engine.time.now() >= deadline)
         throw osError({ code: "ETIMEDOUT", syscall: "sendto", reason: "timed out" });
-      await Bun.sleep(RETRY_MS);
+      await sleep(RETRY_MS);
     }
   }
 
-  /** Ends what waits with an error; what has come is forgotten. */
+  /** Ends pending calls with an error, and forgets what has come. */
   close(): void {
     if (this.#closed) return;
-    if (this.#bun === undefined) closeDescriptor(this.#fd);
-    this.release();
+    if (this.#receiving === undefined) closeDescriptor(this.fd);
+    this.#release();
   }
 
-  /** The descriptor is given away, unless Bun has it: nothing is sent by its number any more. */
-  release(): void {
+  detach(): number {
+    if (this.#queue.length > 0) throw pendingError("bytes", "recv");
+    if (this.#connector.connecting) return this.#connector.detach();
+    if (this.#receiving !== undefined) return detachByCopy(this.fd, () => this.close());
+    this.#release();
+    return this.fd;
+  }
+
+  /** From now on nothing is sent by the descriptor's number. */
+  #release(): void {
     this.#closed = true;
     this.#queue.length = 0;
-    this.#bun?.close();
+    this.#receiving?.close();
+    this.#connector.fd = -1;
+    this.#connector.close();
     this.#reader.reject(closedError("recv"));
   }
 
   /** Until the first recv, datagrams wait in the kernel. */
-  #adopt(): void {
-    if (this.#bun !== undefined || this.#closed) return;
-    const options = {
-      fd: this.#fd,
-      socket: {
-        data: (_: unknown, bytes: Buffer, port: number, host: string) => this.#received(bytes, port, host),
-        // Bun gives the error alone, and its types say that the socket comes first.
-        error: (...told: unknown[]) => this.#failed(toOSError(told.at(-1), "recv")),
-      },
-    };
-    const reuse = getOption(this.#fd, SOL_SOCKET, SO_REUSEADDR, 4);
-    const opened = withFlags(this.#fd, () =>
-      Bun.udpSocket(options as unknown as Bun.udp.SocketOptions<"buffer">),
-    );
-    // With a descriptor it is there at once.
-    const socket = Bun.peek(opened);
-    if (socket instanceof Promise) {
-      opened.catch(() => undefined);
-      throw osError({
-        code: "ENOTSUP",
-        syscall: "recv",
-        reason: "this Bun does not adopt a datagram descriptor",
-      });
-    }
-    this.#bun = socket;
-    // Bun sets it, and another program could then bind the same port, and have what comes.
-    setOption(this.#fd, SOL_SOCKET, SO_REUSEADDR, reuse);
-    this.resize();
+  #startReceiving(): void {
+    if (this.#receiving !== undefined || this.#closed) return;
+    this.#receiving = engine.receive(this.fd, {
+      onDatagram: (bytes, host, port) => this.#received(bytes, host, port),
+      onError: (error) => this.#failed(error),
+    });
+    this.#measure();
   }
 
-  #received(bytes: Buffer, port: number, host: string): void {
+  #received(bytes: Buffer, host: string, port: number): void {
     const address: AnyAddress = this.#family === AF_INET6 ? sender6(host, port) : [host, port];
     if (this.#reader.waiting && this.#giveTo([bytes, address])) return;
     if (this.#queue.length >= MAX_DATAGRAMS || this.#bytes + bytes.length > this.#capacity) {

@@ -1,41 +1,35 @@
 /**
  * A listening descriptor that was given, and that others may share: connections wait in the kernel's queue, whose length
- * stays what its owner chose, and are accepted one by one, as they are asked for. It changes when accepting by system
- * calls does. Bun.listen would call listen(2) again, accept whatever comes and leave O_NONBLOCK set for everybody.
+ * stays what its owner chose, and are accepted one by one, as accept() asks for them. It changes when accepting by system
+ * calls does. An engine would call listen(2) again, and accept whatever comes.
  */
 import { ptr } from "bun:ffi";
+import { engine } from "../engine/current.ts";
+import type { Closable } from "../engine/engine.ts";
 import { decodeAddress, SOCKADDR_MAX } from "../os/address.ts";
 import { closeDescriptor, listenDescriptor, SOCKET_FLAGS, withFlags } from "../os/descriptor.ts";
 import { closedError, osError, wouldBlock } from "../os/errors.ts";
-import { throwErrno, lastError, requireLibc } from "../os/libc.ts";
-import { MAX_ACCEPTS } from "./listener.ts";
+import { lastError, requireLibc } from "../os/libc.ts";
 import { adoptStream } from "./connect.ts";
-import type { Stream } from "./stream.ts";
+import { MAX_ACCEPTS } from "./listener.ts";
 import { abortReason, PendingCall } from "./pending-call.ts";
+import type { Role } from "./role.ts";
+import type { Stream } from "./stream.ts";
 
-const EPOLL_CLOEXEC = 0x80000;
-const [EPOLL_CTL_ADD, EPOLLIN] = [1, 1];
-
-export class GuestListener {
-  readonly #fd: number;
+export class GuestListener implements Role {
+  readonly fd: number;
   #accepts: PendingCall<Stream>[] = [];
-  #watch: Bun.Socket<undefined> | undefined;
+  #watch: Closable | undefined;
   #closed = false;
 
   constructor(fd: number) {
-    this.#fd = fd;
+    this.fd = fd;
   }
 
   /** listen(2), because the user asks for it. @throws OSError */
   setBacklog(backlog: number): void {
-    listenDescriptor(this.#fd, backlog);
+    listenDescriptor(this.fd, backlog);
   }
-
-  /** What waits is in the kernel: detach() loses nothing. */
-  readonly readable = false;
-
-  /** An accepted socket inherits the kernel's options. */
-  optionsChanged(): void {}
 
   /** @param timeout milliseconds; null waits for ever, 0 does not wait */
   async accept(timeout: number | null, signal?: AbortSignal): Promise<Stream> {
@@ -46,7 +40,7 @@ export class GuestListener {
     if (stream !== undefined) return stream;
     if (timeout === 0) throw wouldBlock("accept", "no connection waits");
     if (this.#accepts.length >= MAX_ACCEPTS) {
-      const reason = `${MAX_ACCEPTS} calls wait already to accept`;
+      const reason = `${MAX_ACCEPTS} calls are already waiting to accept`;
       throw osError({ code: "ENOBUFS", syscall: "accept", reason });
     }
     this.#wait();
@@ -55,18 +49,18 @@ export class GuestListener {
     return waiter.wait(timeout, signal);
   }
 
-  /** Closes the descriptor; another's of the same socket goes on listening. */
+  /** Closes the descriptor; another one of the same socket goes on listening. */
   close(): void {
     if (this.#closed) return;
-    this.release();
-    closeDescriptor(this.#fd);
+    closeDescriptor(this.detach());
   }
 
-  /** Ends what waits, and leaves the descriptor open. */
-  release(): void {
+  /** The connections that wait are in the kernel, and lose nothing. */
+  detach(): number {
     this.#closed = true;
-    this.#watch?.terminate();
+    this.#watch?.close();
     for (const waiter of this.#accepts.splice(0)) waiter.reject(closedError("accept"));
+    return this.fd;
   }
 
   /** accept4(2). @returns undefined when nothing waits: somebody else may have had it @throws OSError EMFILE, … */
@@ -75,8 +69,8 @@ export class GuestListener {
     const bytes = new Uint8Array(SOCKADDR_MAX);
     const size = new Int32Array([SOCKADDR_MAX]);
     // errno is asked for before the flags are put back.
-    const [fd, code] = withFlags(this.#fd, () => {
-      const fd = c.accept4(this.#fd, ptr(bytes), ptr(size), SOCKET_FLAGS);
+    const [fd, code] = withFlags(this.fd, () => {
+      const fd = c.accept4(this.fd, ptr(bytes), ptr(size), SOCKET_FLAGS);
       return [fd, fd < 0 ? lastError(c) : ""];
     });
     if (fd >= 0) {
@@ -88,30 +82,8 @@ export class GuestListener {
     throw osError({ code, syscall: "accept" });
   }
 
-  /**
-   * Waits until a connection does. Bun is given an epoll descriptor that watches the listening one: when it becomes
-   * readable, Bun tries to read it, which fails with ENOTSOCK, closes it and says so.
-   */
   #wait(): void {
-    if (this.#watch !== undefined) return;
-    const c = requireLibc("epoll_create1");
-    const epoll = c.epoll_create1(EPOLL_CLOEXEC);
-    if (epoll < 0) throwErrno(c, "epoll_create1");
-    // struct epoll_event: the events, then eight bytes that are ours.
-    const event = new Uint32Array([EPOLLIN, 0, 0, 0]);
-    if (c.epoll_ctl(epoll, EPOLL_CTL_ADD, this.#fd, ptr(event)) !== 0) {
-      const code = lastError(c);
-      closeDescriptor(epoll);
-      throw osError({ code, syscall: "epoll_ctl" });
-    }
-    const socket = {
-      open: (watch: Bun.Socket<undefined>): void => void (this.#watch = watch),
-      data: (): void => undefined,
-      close: (): void => this.#ready(),
-    };
-    Bun.connect({ fd: epoll, socket } as unknown as Bun.TCPSocketConnectOptions<undefined>).catch(
-      () => undefined,
-    );
+    this.#watch ??= engine.watch(this.fd, () => this.#ready());
   }
 
   #ready(): void {

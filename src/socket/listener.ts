@@ -1,17 +1,16 @@
 /**
- * A listening socket that is awaited: connections wait in a queue of bounded length until accept takes them. It
- * changes when that queue's rules do. Bun accepts at once whatever comes, and cannot be told to stop, so that the
- * bound is kept here: what comes beyond it is reset.
+ * A listening socket: connections wait in a queue of bounded length until accept() takes them. It changes when that
+ * queue's rules do. The engine accepts whatever comes, so the bound is kept here: what comes beyond it is reset.
  */
-import { connectionEvents } from "../engine/bun/transport.ts";
-import { Acceptor } from "../engine/bun/acceptor.ts";
-import { type Connection } from "../core/connection.ts";
+import type { Transport, TransportEvents } from "../core/transport.ts";
+import { engine } from "../engine/current.ts";
+import type { Acceptor, Handshake, Open, TLS } from "../engine/engine.ts";
 import { acceptedFrom, noDelay, setNoDelay } from "../os/descriptor.ts";
 import { closedError, osError, wouldBlock } from "../os/errors.ts";
 import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";
-import type { TLS } from "../engine/bun/transport.ts";
-import { Stream, nextTurn } from "./stream.ts";
-import { abortReason, Alarm, PendingCall } from "./pending-call.ts";
+import { abortReason, Alarm, nextTurn, PendingCall } from "./pending-call.ts";
+import { detachByCopy, pendingError, type Role } from "./role.ts";
+import { Stream } from "./stream.ts";
 
 /** A client that does not finish its TLS handshake in this time is reset. */
 const HANDSHAKE_MS = 10_000;
@@ -23,23 +22,21 @@ const MAX_HANDSHAKES = 1024;
 /** How many accept() calls may wait on one listener. */
 export const MAX_ACCEPTS = 1024;
 
-export class Listener {
+export class Listener implements Role {
   readonly #acceptor: Acceptor;
-  readonly #fd: number;
+  readonly fd: number;
   #noDelay: number | undefined;
   #backlog: number;
   readonly #queue: Stream[] = [];
   /** Connections in their TLS handshake, the oldest first: they wait for nobody's accept(). */
-  readonly #handshaking = new Map<Bun.Socket<Connection>, { stream: Stream; alarm: Alarm }>();
+  readonly #handshaking = new Map<TransportEvents, { stream: Stream; alarm: Alarm }>();
   #accepts: PendingCall<Stream>[] = [];
   #closed = false;
   /** Clients that were reset because their handshake failed or their certificate was not verified. */
   refused = 0;
-  /** Whether a client needs a certificate that can be verified. */
-  readonly #verifies: boolean;
   /**
-   * Descriptors get the lowest number that is free: one with this number is one too many. Without a free one, Bun's accept
-   * loop takes a core for itself.
+   * The kernel hands out the lowest free number, so a descriptor as high as this means that the process is nearly out
+   * of descriptors.
    */
   readonly #limit = (descriptorLimit() ?? Infinity) - SPARE_DESCRIPTORS;
   readonly #maxHandshakes = Math.max(1, Math.min(MAX_HANDSHAKES, Math.floor(this.#limit / 4)));
@@ -55,16 +52,19 @@ export class Listener {
       throw osError({ code: "EMFILE", syscall: "listen", reason });
     }
     this.#backlog = Math.max(1, backlog);
-    this.#fd = fd;
-    this.#verifies = tls?.requestCert === true && tls.rejectUnauthorized !== false;
-    this.optionsChanged();
-    const socket = tls === undefined ? this.#plainEvents() : this.#tlsEvents();
-    this.#acceptor = new Acceptor(fd, { backlog, socket, tls });
+    this.fd = fd;
+    this.optionSet();
+    this.#acceptor = engine.listen(fd, {
+      backlog,
+      open: tls === undefined ? this.#open : this.#openTLS,
+      tls,
+      handshake: (events, handshake) => this.#handshakeDone(events, handshake),
+    });
   }
 
-  /** What is accepted inherits them from the kernel, but for TCP_NODELAY, which Bun sets. */
-  optionsChanged(): void {
-    this.#noDelay = noDelay(this.#fd);
+  /** What is accepted inherits options from the kernel, but for TCP_NODELAY, which Bun sets. */
+  optionSet(): void {
+    this.#noDelay = noDelay(this.fd);
   }
 
   /** listen() again, with another bound: what waits already stays. @throws OSError */
@@ -86,7 +86,7 @@ export class Listener {
       throw osError({
         code: "ENOBUFS",
         syscall: "accept",
-        reason: `${MAX_ACCEPTS} calls wait already to accept`,
+        reason: `${MAX_ACCEPTS} calls are already waiting to accept`,
       });
     }
     const waiter = new PendingCall<Stream>("accept");
@@ -104,12 +104,12 @@ export class Listener {
     for (const waiter of this.#accepts.splice(0)) waiter.reject(closedError("accept"));
   }
 
-  /** Whether connections wait for accept(). */
-  get readable(): boolean {
-    return this.#queue.length > 0;
+  detach(): number {
+    if (this.#queue.length > 0) throw pendingError("connections", "accept");
+    return detachByCopy(this.fd, () => this.close());
   }
 
-  #full({ fd = -1 }: Bun.Socket<Connection> & { readonly fd?: number }): boolean {
+  #full(fd: number): boolean {
     return fd >= this.#limit || this.#closed || this.#queueFull;
   }
 
@@ -123,51 +123,44 @@ export class Listener {
     return pending;
   }
 
-  #plainEvents() {
-    return {
-      ...connectionEvents,
-      open: (socket: Bun.Socket<Connection>): void => {
-        if (this.#full(socket)) socket.terminate();
-        else this.#give(this.#recordPeer(new Stream(socket, true)));
-      },
-    };
+  readonly #open: Open = (transport) => {
+    if (this.#full(transport.fd)) return undefined;
+    const stream = this.#recordPeer(transport, true);
+    this.#give(stream);
+    return stream.events;
+  };
+
+  readonly #openTLS: Open = (transport) => {
+    if (this.#full(transport.fd)) return undefined;
+    const stream = this.#recordPeer(transport, false);
+    const { events } = stream;
+    const alarm = new Alarm(() => stream.abort());
+    alarm.set(HANDSHAKE_MS);
+    this.#handshaking.set(events, { stream, alarm });
+    stream.onGone = () => this.#handshakeOver(events);
+    if (this.#handshaking.size > this.#maxHandshakes) {
+      const [oldest] = this.#handshaking.values();
+      oldest!.stream.abort();
+    }
+    return events;
+  };
+
+  #handshakeOver(events: TransportEvents): Stream | undefined {
+    const entry = this.#handshaking.get(events);
+    if (entry === undefined) return undefined;
+    this.#handshaking.delete(events);
+    entry.alarm.clear();
+    entry.stream.onGone = undefined;
+    return entry.stream;
   }
 
-  #tlsEvents() {
-    const handshaking = this.#handshaking;
-    const done = (socket: Bun.Socket<Connection>): Stream | undefined => {
-      const entry = handshaking.get(socket);
-      if (entry === undefined) return undefined;
-      handshaking.delete(socket);
-      entry.alarm.clear();
-      return entry.stream;
-    };
-    return {
-      ...connectionEvents,
-      open: (socket: Bun.Socket<Connection>): void => {
-        if (this.#full(socket)) return void socket.terminate();
-        const stream = this.#recordPeer(new Stream(socket, false));
-        const alarm = new Alarm(() => stream.abort());
-        alarm.set(HANDSHAKE_MS);
-        handshaking.set(socket, { stream, alarm });
-        if (handshaking.size > this.#maxHandshakes)
-          for (const [, oldest] of handshaking) return oldest.stream.abort();
-      },
-      handshake: (socket: Bun.Socket<Connection>, success: boolean, error: Error | null): void => {
-        const stream = done(socket);
-        if (stream === undefined) return;
-        stream.setAuthorized(socket.authorized, error);
-        // Bun reports success for a client whose certificate it refused, and then closes without an error.
-        const refused = !success || (this.#verifies && !socket.authorized);
-        if (refused) this.refused++;
-        if (refused || this.#closed || this.#queueFull) stream.abort();
-        else this.#give(stream);
-      },
-      close: (socket: Bun.Socket<Connection>, error?: Error): void => {
-        done(socket);
-        connectionEvents.close(socket, error);
-      },
-    };
+  #handshakeDone(events: TransportEvents, handshake: Handshake): void {
+    const stream = this.#handshakeOver(events);
+    if (stream === undefined) return;
+    stream.setAuthorized(handshake);
+    if (!handshake.accepted) this.refused++;
+    if (!handshake.accepted || this.#closed || this.#queueFull) stream.abort();
+    else this.#give(stream);
   }
 
   #give(stream: Stream): void {
@@ -177,13 +170,14 @@ export class Listener {
     this.#queue.push(stream);
   }
 
-  /** The peer's address is asked for at once: when it has reset, getpeername(2) does not know it any more. */
-  #recordPeer(stream: Stream): Stream {
-    if (this.#noDelay === 0) setNoDelay(stream.fd, 0);
+  /** The peer's address is asked for at once: after a reset, getpeername(2) fails. */
+  #recordPeer(transport: Transport, plain: boolean): Stream {
+    const stream = new Stream(transport, plain);
+    if (this.#noDelay === 0) setNoDelay(transport.fd, 0);
     try {
-      stream.peer = acceptedFrom(stream.fd);
+      stream.peer = acceptedFrom(transport.fd);
     } catch {
-      // It has reset, and this platform does not tell. accept() still gives the connection, whose recv tells the reset.
+      // It has reset, and this platform does not tell. accept() still returns the connection, whose recv throws.
     }
     return stream;
   }

@@ -5,10 +5,12 @@
  * All deadlines share one timer. It is armed for the earliest; when that was met it stays armed, so that a recv that
  * is answered at once costs no timer.
  */
+import type { Timer } from "../core/time.ts";
+import { engine } from "../engine/current.ts";
 import { osError, safeString } from "../os/errors.ts";
 
 interface Deadlined {
-  /** In performance.now()'s milliseconds; Infinity once it does not matter any more. */
+  /** By the engine's clock; Infinity once it does not matter. */
   deadline: number;
   expire(): void;
 }
@@ -23,17 +25,16 @@ function watch(target: Deadlined): void {
 }
 
 function arm(when: number): void {
-  clearTimeout(timer);
+  timer?.cancel();
   armedFor = when;
   if (when === Infinity) return;
-  // A timer of more than 24.8 days would fire at once.
-  timer = setTimeout(sweep, Math.min(Math.max(0, Math.ceil(when - performance.now())), 2 ** 31 - 1));
-  // What waits has a socket, and that is what keeps the process alive.
-  timer.unref();
+  const ms = Math.ceil(when - engine.time.now());
+  // A timer of more than 24.8 days would fire at once. A call that waits has a socket, which keeps the process alive.
+  timer = engine.time.after(Math.min(Math.max(0, ms), 2 ** 31 - 1), sweep, false);
 }
 
 function sweep(): void {
-  const now = performance.now();
+  const now = engine.time.now();
   let next = Infinity;
   armedFor = Infinity;
   for (const target of waiting) {
@@ -57,7 +58,7 @@ export class Alarm implements Deadlined {
 
   /** @param ms from now on */
   set(ms: number): void {
-    this.deadline = performance.now() + ms;
+    this.deadline = engine.time.now() + ms;
     watch(this);
   }
 
@@ -108,7 +109,7 @@ export class PendingCall<T> implements Deadlined {
   wait(timeout: number | null, signal?: AbortSignal): Promise<T> {
     const promise = new Promise<T>(this.#keep);
     if (timeout !== null) {
-      this.deadline = performance.now() + timeout;
+      this.deadline = engine.time.now() + timeout;
       watch(this);
     }
     if (signal !== undefined) {
@@ -170,3 +171,12 @@ export function withDeadline<T>(
   );
   return result;
 }
+
+/**
+ * One turn of the event loop, in which the kernel's bytes are handed over: a loop that polls a socket which does not
+ * wait would otherwise never see one.
+ */
+export const nextTurn = (): Promise<void> => new Promise((resolve) => engine.time.nextTurn(resolve));
+
+export const sleep = (ms: number): Promise<void> =>
+  new Promise((resolve) => engine.time.after(ms, resolve, true));

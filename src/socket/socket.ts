@@ -1,8 +1,16 @@
 /**
- * The socket object of Python's module: one descriptor, and what it has become, a stream, a listener or a datagram
- * socket. It changes when one of its calls does. How bytes move is written in the rooms of those three.
+ * The socket object of Python's module: one descriptor, which becomes a stream, a listener or a datagram socket. It
+ * changes when one of the calls does that connect, listen, receive or send. How bytes move is written in the rooms of
+ * those three.
  */
+import type { TLS } from "../engine/engine.ts";
 import { addressText, checkAddress, type Address, type AddressLike, type AnyAddress } from "../os/address.ts";
+import * as k from "../os/constants.ts";
+import { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, type AddressFamily } from "../os/constants.ts";
+import { descriptorName, listenDescriptor, openDescriptor } from "../os/descriptor.ts";
+import { gaierror, OSError, osError, safeString, tracedTo, wouldBlock } from "../os/errors.ts";
+import { MSG_WAITALL } from "../os/linux-constants.ts";
+import { BaseSocket } from "./base-socket.ts";
 import {
   bytesOf,
   checkFlags,
@@ -10,44 +18,28 @@ import {
   checkInt,
   checkOptions,
   checkSize,
-  checkTimeout,
-  getdefaulttimeout,
-  resolveAddress,
-  ownAddress,
-  milliseconds,
   constantName,
   given,
+  resolveAddress,
   signalOf,
   trailingOf,
   unsupported,
-  type Trailing,
   type Bytes,
   type BytesLike,
   type ConnectOptions,
   type Options,
+  type Trailing,
 } from "./checks.ts";
-import * as k from "../os/constants.ts";
-import { MSG_WAITALL } from "../os/linux-constants.ts";
-import { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, type AddressFamily } from "../os/constants.ts";
-import { DatagramSocket } from "./datagram.ts";
-import {
-  closeDescriptor,
-  descriptorName,
-  duplicateDescriptor,
-  getOption,
-  lingerTime,
-  listenDescriptor,
-  openDescriptor,
-} from "../os/descriptor.ts";
-import { closedError, gaierror, OSError, osError, safeString, tracedTo, wouldBlock } from "../os/errors.ts";
-import { GuestListener } from "./guest-listener.ts";
-import { Listener } from "./listener.ts";
 import { adoptStream } from "./connect.ts";
 import { Connector } from "./connector.ts";
-import type { TLS } from "../engine/bun/transport.ts";
-import { repr } from "./repr.ts";
-import { copyOf, pinsMuch, type Stream } from "./stream.ts";
+import { DatagramSocket } from "./datagram.ts";
+import { GuestListener } from "./guest-listener.ts";
+import { Listener } from "./listener.ts";
 import { withDeadline } from "./pending-call.ts";
+import { copyOf, pinsMuch } from "./reader.ts";
+import type { Role } from "./role.ts";
+import { Stream } from "./stream.ts";
+import { readableOf, writableOf } from "./web-streams.ts";
 
 /** Flags that sends know: none of them ever raises SIGPIPE, so that MSG_NOSIGNAL changes nothing. */
 const SEND_FLAGS = k.MSG_DONTWAIT | k.MSG_NOSIGNAL;
@@ -64,26 +56,15 @@ export interface ListeningSocket<F extends AddressFamily = AddressFamily> extend
   [Symbol.asyncIterator](): AsyncIterator<[conn: Socket<F>, address: Address<F>]>;
 }
 
-/** A descriptor or, from inside this file, a stream or a pair's end that Bun has already. */
-type Given = number | null | { readonly stream: Stream; readonly address: AnyAddress };
+/** A descriptor; null for a new one; or, from inside this file, a stream that was accepted. */
+type Given = number | null | Stream;
 
-export class Socket<F extends AddressFamily = AddressFamily> {
-  readonly family: F;
-  readonly type: number;
-  readonly proto: number;
+export class Socket<F extends AddressFamily = AddressFamily> extends BaseSocket<F> {
+  /** What listen() speaks. */
+  readonly #tls: TLS | undefined;
 
-  readonly #connector: Connector;
-  #stream: Stream | undefined;
-  #listener: Listener | GuestListener | undefined;
-  /** Its descriptor was given, and others may share what it stands for. */
-  #guest = false;
-  #datagram: DatagramSocket | undefined;
-  #closed = false;
-  /** Milliseconds, as the calls below take it. */
-  #timeout: number | null = milliseconds(getdefaulttimeout());
-  #tls: TLS | undefined;
-
-  constructor(family: F, type: number, proto: number, fileno: Given) {
+  /** @param tls makes what listen() accepts speak TLS */
+  constructor(family: F, type: number, proto: number, given: Given, tls?: TLS) {
     // A system call would take another number for it: its remainder by 2^32, without a fraction.
     for (const number of [family, type, proto]) checkInt(number, "socket");
     if (family !== AF_INET && family !== AF_INET6 && family !== AF_UNIX) {
@@ -92,71 +73,38 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     }
     // As in Python, the flags that socket(2) takes with the type are not part of it; close-on-exec is always set.
     const nonBlocking = k.SOCK_NONBLOCK ?? 0;
-    this.type = type & ~(nonBlocking | (k.SOCK_CLOEXEC ?? 0));
-    if (this.type !== SOCK_STREAM && this.type !== SOCK_DGRAM) {
-      throw unsupported("socket", constantName("SOCK_", this.type));
+    const plainType = type & ~(nonBlocking | (k.SOCK_CLOEXEC ?? 0));
+    if (plainType !== SOCK_STREAM && plainType !== SOCK_DGRAM) {
+      throw unsupported("socket", constantName("SOCK_", plainType));
     }
-    if (this.type === SOCK_DGRAM && family === AF_UNIX) throw unsupported("socket", "SOCK_DGRAM of AF_UNIX");
-    if ((type & nonBlocking) !== 0) this.#timeout = 0;
-    this.family = family;
-    this.proto = proto;
-    const made = typeof fileno === "object" && fileno !== null;
-    this.#connector = new Connector(made ? -1 : (fileno ?? openDescriptor(family, this.type, proto)), this);
-    if (made) this.#stream = fileno.stream;
-    else this.#adopt(this.#connector.fd, fileno !== null);
+    if (plainType === SOCK_DGRAM && family === AF_UNIX) throw unsupported("socket", "SOCK_DGRAM of AF_UNIX");
+    super(family, plainType, proto);
+    if ((type & nonBlocking) !== 0) this.timeoutMs = 0;
+    this.#tls = tls;
+    this.role = given instanceof Stream ? given : this.#roleOf(given);
   }
 
-  #adopt(fd: number, given: boolean): void {
-    if (this.type === SOCK_DGRAM) {
-      this.#datagram = new DatagramSocket(fd, this.family);
-      return;
+  #roleOf(given: number | null): Role {
+    const { family, type, proto } = this;
+    const fd = given ?? openDescriptor(family, type, proto);
+    if (type === SOCK_DGRAM) return new DatagramSocket(fd, family);
+    if (given !== null && isConnected(fd)) return adoptStream(fd);
+    return new Connector(fd, this, given !== null && process.platform === "linux");
+  }
+
+  /** @throws OSError EBADF, ENOTCONN, or the error of a connect that was not waited for */
+  #stream(call: string): Stream {
+    this.checkOpen(call);
+    const { role } = this;
+    if (role instanceof Stream) return role;
+    if (role instanceof Connector) {
+      role.throwConnectError();
+      if (role.connecting && this.timeoutMs === 0) throw wouldBlock(call, "the connection is under way");
     }
-    if (!given) return;
-    this.#guest = process.platform === "linux";
-    // It may be connected.
-    try {
-      descriptorName(fd, "getpeername");
-    } catch (error) {
-      if ((error as OSError).code === "ENOTCONN") return;
-      throw error;
-    }
-    this.#stream = adoptStream(fd);
-    this.#connector.fd = -1;
-  }
-
-  /** The descriptor's number; -1 when the socket is closed. */
-  fileno(): number {
-    if (this.#closed) return -1;
-    return this.#stream === undefined ? this.#connector.fd : this.#stream.fd;
-  }
-
-  /** @throws OSError EBADF after close() */
-  #check(call: string): void {
-    if (this.#closed) throw closedError(call);
-  }
-
-  #connected(call: string): Stream {
-    this.#check(call);
-    if (this.#stream !== undefined) return this.#stream;
-    this.#connector.throwConnectError();
-    if (this.#connector.connecting && this.#timeout === 0)
-      throw wouldBlock(call, "the connection is under way");
     throw osError({ code: "ENOTCONN", syscall: call, reason: "the socket is not connected" });
   }
 
   // Making connections.
-
-  /**
-   * Gives the socket its own address (bind(2)). "" as a host is every interface, "localhost" the loopback one; any
-   * other name is not looked up, which would have to wait.
-   * @throws OSError EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL when it has one; gaierror for a name; RangeError for a
-   *   port outside 0..65535
-   */
-  bind(address: AddressLike<F>): void {
-    this.#check("bind");
-    checkAddress(this.family, address, "bind");
-    this.#connector.bind(this.fileno(), ownAddress(this.family, address));
-  }
 
   /**
    * Starts to listen (listen(2)).
@@ -165,21 +113,38 @@ export class Socket<F extends AddressFamily = AddressFamily> {
    * @throws OSError EADDRINUSE, and the socket is as before; EINVAL when it is connected, EOPNOTSUPP for a datagram socket
    */
   listen(backlog = 128): ListeningSocket<F> {
-    this.#check("listen");
+    this.checkOpen("listen");
     checkGiven(arguments[0], arguments.length > 0, "the backlog", "listen");
     checkInt(backlog, "listen");
-    if (this.type === SOCK_DGRAM) throw osError({ code: "EOPNOTSUPP", syscall: "listen" });
-    if (this.#stream !== undefined || this.#connector.connecting)
-      throw osError({ code: "EINVAL", syscall: "listen" });
     const max = Math.max(0, backlog);
-    if (this.#listener === undefined) {
-      // The kernel goes first: Bun would close the descriptor of a socket that cannot listen.
-      listenDescriptor(this.#connector.fd, max);
-      this.#listener = this.#guest
-        ? new GuestListener(this.#connector.fd)
-        : new Listener(this.#connector.fd, max, this.#tls);
-    } else this.#listener.setBacklog(max);
+    const { role } = this;
+    if (role instanceof DatagramSocket) throw osError({ code: "EOPNOTSUPP", syscall: "listen" });
+    if (role instanceof Listener || role instanceof GuestListener) role.setBacklog(max);
+    else if (role instanceof Connector && !role.connecting) this.role = this.#listenOn(role, max);
+    else throw osError({ code: "EINVAL", syscall: "listen" });
     return this as unknown as ListeningSocket<F>;
+  }
+
+  #listenOn({ fd, guest }: Connector, backlog: number): Listener | GuestListener {
+    // The kernel goes first: an engine would close the descriptor of a socket that cannot listen.
+    listenDescriptor(fd, backlog);
+    return guest ? new GuestListener(fd) : new Listener(fd, backlog, this.#tls);
+  }
+
+  /** @throws OSError EINVAL where it does not listen */
+  #listener(): Listener | GuestListener {
+    this.checkOpen("accept");
+    const { role } = this;
+    if (role instanceof DatagramSocket) throw osError({ code: "EOPNOTSUPP", syscall: "accept" });
+    // A descriptor that was given may listen already.
+    if (role instanceof Connector && role.fd >= 0 && this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) {
+      if (role.guest) this.role = new GuestListener(role.fd);
+      else this.listen();
+    }
+    const listener = this.role;
+    if (listener instanceof Listener || listener instanceof GuestListener) return listener;
+    const reason = "the socket does not listen: call listen() first";
+    throw osError({ code: "EINVAL", syscall: "accept", reason });
   }
 
   /**
@@ -188,32 +153,17 @@ export class Socket<F extends AddressFamily = AddressFamily> {
    * @throws OSError EINVAL before listen(), TimeoutError, BlockingIOError, EBADF when it is closed meanwhile
    */
   async accept(options?: Options): Promise<[conn: Socket<F>, address: Address<F>]> {
-    this.#check("accept");
-    if (this.#datagram !== undefined) throw osError({ code: "EOPNOTSUPP", syscall: "accept" });
-    // A descriptor that was given may listen already.
-    if (this.#listener === undefined && this.#connector.fd >= 0 && this.#stream === undefined) {
-      if (this.getsockopt(k.SOL_SOCKET, k.SO_ACCEPTCONN) !== 0) {
-        if (this.#guest) this.#listener = new GuestListener(this.#connector.fd);
-        else this.listen();
-      }
-    }
-    if (this.#listener === undefined) {
-      throw osError({
-        code: "EINVAL",
-        syscall: "accept",
-        reason: "the socket does not listen: call listen() first",
-      });
-    }
+    const listener = this.#listener();
     checkOptions(options, "accept");
     const signal = signalOf("accept", options);
     let stream: Stream;
     try {
-      stream = await this.#listener.accept(this.#timeout, signal);
+      stream = await listener.accept(this.timeoutMs, signal);
     } catch (error) {
       throw tracedTo(this.accept, error);
     }
     const address = (stream.peer ?? unknownPeer(this.family)) as Address<F>;
-    return [new Socket(this.family, this.type, this.proto, { stream, address }), address];
+    return [new Socket(this.family, this.type, this.proto, stream), address];
   }
 
   /**
@@ -222,17 +172,19 @@ export class Socket<F extends AddressFamily = AddressFamily> {
    *   EISCONN, EALREADY, …; RangeError for a port outside 0..65535. The socket can be tried again.
    */
   async connect(address: AddressLike<F>, options?: ConnectOptions): Promise<void> {
-    this.#check("connect");
+    this.checkOpen("connect");
     checkAddress(this.family, address, "connect");
-    if (this.#stream !== undefined && this.#connector.takeArrived()) return;
-    if (this.#stream !== undefined || this.#listener !== undefined) {
-      throw osError({ code: "EISCONN", syscall: "connect", address: addressText(address) });
+    const { role } = this;
+    if (role instanceof Stream && role.arrived) {
+      role.arrived = false;
+      return;
     }
-    const opened = (stream: Stream): void => {
-      this.#stream = stream;
-    };
     try {
-      await this.#connector.connect(address, this.#timeout, options, opened);
+      if (role instanceof DatagramSocket) return await role.connect(address, this.timeoutMs, options);
+      if (!(role instanceof Connector)) {
+        throw osError({ code: "EISCONN", syscall: "connect", address: addressText(address) });
+      }
+      await role.connect(address, this.timeoutMs, options, (stream) => void (this.role = stream));
     } catch (error) {
       throw tracedTo(this.connect, error);
     }
@@ -249,7 +201,7 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     }
   }
 
-  // Reading.
+  // Receiving.
 
   /**
    * Receives what is there, one byte at least.
@@ -259,16 +211,16 @@ export class Socket<F extends AddressFamily = AddressFamily> {
    */
   recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes>;
   recv(bufsize: number): Promise<Bytes> {
-    const stream = this.#stream;
+    const { role } = this;
     // The way of a loop that only receives: no promise but the one that is returned.
     if (
       arguments.length === 1 &&
-      stream !== undefined &&
+      role instanceof Stream &&
       Number.isInteger(bufsize) &&
       bufsize > 0 &&
-      !this.#closed
+      !this.closed
     ) {
-      return stream.recv(bufsize, this.#timeout);
+      return role.reader.recv(bufsize, this.timeoutMs);
     }
     return this.#recv(bufsize, given(arguments, 1));
   }
@@ -289,17 +241,20 @@ export class Socket<F extends AddressFamily = AddressFamily> {
   ): Promise<[bytes: Bytes, address: Address<F> | null]> {
     checkSize(bufsize, call);
     const { flags, signal } = trailingOf(call, trailing, k.MSG_DONTWAIT | MSG_WAITALL);
-    const timeout = (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.#timeout;
-    if (this.#datagram === undefined) {
-      const stream = this.#connected(call);
-      const all = (flags & MSG_WAITALL) !== 0;
-      const bytes = all ? stream.recvAll(bufsize, timeout, signal) : stream.recv(bufsize, timeout, signal);
-      return [await bytes, null];
+    const timeout = this.#timeoutWith(flags);
+    if (this.role instanceof DatagramSocket) {
+      this.checkOpen(call);
+      const [bytes, address] = await this.role.recv(timeout, signal);
+      const wanted = bytes.length > bufsize ? bytes.subarray(0, bufsize) : bytes;
+      return [pinsMuch(wanted) ? copyOf(wanted) : wanted, address as Address<F>];
     }
-    this.#check(call);
-    const [bytes, address] = await this.#datagram.recv(timeout, signal);
-    const wanted = bytes.length > bufsize ? bytes.subarray(0, bufsize) : bytes;
-    return [pinsMuch(wanted) ? copyOf(wanted) : wanted, address as Address<F>];
+    const { reader } = this.#stream(call);
+    if ((flags & MSG_WAITALL) !== 0) return [await reader.recvAll(bufsize, timeout, signal), null];
+    return [await reader.recv(bufsize, timeout, signal), null];
+  }
+
+  #timeoutWith(flags: number): number | null {
+    return (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.timeoutMs;
   }
 
   /** recv() and the sender's address; null on a stream. */
@@ -351,20 +306,20 @@ export class Socket<F extends AddressFamily = AddressFamily> {
   async #into(call: string, buffer: BytesLike, args: Trailing): Promise<[number, Address<F> | null]> {
     const whole = bytesOf(buffer, call);
     const sized = args.length > 0 && (typeof args[0] !== "object" || args.length > 1);
-    const max = (sized && checkSize(args[0] as number, call)) || whole.length;
-    if (max > whole.length)
-      throw new RangeError(`${call}: ${max} bytes do not fit in a buffer of ${whole.length}`);
+    const size = (sized && checkSize(args[0] as number, call)) || whole.length;
+    if (size > whole.length)
+      throw new RangeError(`${call}: ${size} bytes do not fit in a buffer of ${whole.length}`);
     const { flags, signal } = trailingOf(call, sized ? args.slice(1) : args, k.MSG_DONTWAIT);
-    const timeout = (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.#timeout;
-    const target = whole.subarray(0, max);
-    if (this.#datagram === undefined) {
-      return [await this.#connected(call).recvInto(target, timeout, signal), null];
+    const timeout = this.#timeoutWith(flags);
+    const target = whole.subarray(0, size);
+    if (this.role instanceof DatagramSocket) {
+      this.checkOpen(call);
+      return (await this.role.recvInto(target, timeout, signal)) as [number, Address<F>];
     }
-    this.#check(call);
-    return (await this.#datagram.recvInto(target, timeout, signal)) as [number, Address<F>];
+    return [await this.#stream(call).reader.recvInto(target, timeout, signal), null];
   }
 
-  // Writing.
+  // Sending.
 
   /**
    * Sends as much as the kernel takes.
@@ -383,14 +338,14 @@ export class Socket<F extends AddressFamily = AddressFamily> {
   async #send(call: "send" | "sendall", data: BytesLike, trailing: Trailing): Promise<number> {
     const bytes = bytesOf(data, call);
     const { flags, signal } = trailingOf(call, trailing, SEND_FLAGS);
-    const timeout = (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.#timeout;
-    if (this.#datagram !== undefined) {
-      this.#check(call);
-      return this.#datagram.send(bytes, undefined, timeout, signal);
+    const timeout = this.#timeoutWith(flags);
+    if (this.role instanceof DatagramSocket) {
+      this.checkOpen(call);
+      return this.role.send(bytes, undefined, timeout, signal);
     }
-    const stream = this.#connected(call);
-    if (call === "send") return stream.send(bytes, timeout, signal);
-    await stream.sendall(bytes, timeout, signal);
+    const { writer } = this.#stream(call);
+    if (call === "send") return writer.send(bytes, timeout, signal);
+    await writer.sendall(bytes, timeout, signal);
     return bytes.length;
   }
 
@@ -400,10 +355,10 @@ export class Socket<F extends AddressFamily = AddressFamily> {
    */
   sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void>;
   sendall(data: BytesLike): Promise<void> {
-    const stream = this.#stream;
+    const { role } = this;
     // The way of a loop that only sends: no promise but the one that is returned.
-    if (arguments.length === 1 && stream !== undefined && data instanceof Uint8Array && !this.#closed) {
-      return stream.sendall(data, this.#timeout);
+    if (arguments.length === 1 && role instanceof Stream && data instanceof Uint8Array && !this.closed) {
+      return role.writer.sendall(data, this.timeoutMs);
     }
     return this.#sendall(data, given(arguments, 1));
   }
@@ -427,26 +382,33 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     const trailing = given(arguments, flagged ? 3 : 2);
     for (const one of trailing) checkOptions(one, "sendto");
     const { signal } = trailingOf("sendto", trailing);
-    const timeout = (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.#timeout;
-    this.#check("sendto");
+    this.checkOpen("sendto");
     checkAddress(this.family, address, "sendto");
-    if (this.#datagram === undefined && (this.#stream === undefined || this.family === AF_UNIX)) {
-      const code = this.#stream === undefined ? "ENOTCONN" : "EISCONN";
-      throw osError({ code, syscall: "sendto", address: addressText(address) });
-    }
     try {
-      // A TCP connection has its peer, and the kernel does not look at the address.
-      if (this.#datagram === undefined) return await this.#stream!.send(bytes, timeout, signal);
-      const to = await withDeadline("sendto", resolveAddress(this.family, address), timeout || null, signal);
-      // It may have been closed or detached while the name was looked up: then the number is another's.
-      this.#check("sendto");
-      return await this.#datagram.send(bytes, to, timeout, signal);
+      return await this.#sendTo(bytes, address, this.#timeoutWith(flags), signal);
     } catch (error) {
       throw tracedTo(this.sendto, error);
     }
   }
 
-  // Ending.
+  async #sendTo(
+    bytes: Uint8Array,
+    address: AddressLike<F>,
+    timeout: number | null,
+    signal: AbortSignal | undefined,
+  ): Promise<number> {
+    const { role } = this;
+    if (role instanceof DatagramSocket) {
+      const to = await withDeadline("sendto", resolveAddress(this.family, address), timeout || null, signal);
+      // It may have been closed or detached while the name was looked up: then the number is another's.
+      this.checkOpen("sendto");
+      return role.send(bytes, to, timeout, signal);
+    }
+    // A TCP connection has its peer, and the kernel does not look at the address.
+    if (role instanceof Stream && this.family !== AF_UNIX) return role.writer.send(bytes, timeout, signal);
+    const code = role instanceof Stream ? "EISCONN" : "ENOTCONN";
+    throw osError({ code, syscall: "sendto", address: addressText(address) });
+  }
 
   /**
    * Ends one direction, or both (shutdown(2)). What was given to sendall() before arrives before the FIN.
@@ -454,8 +416,8 @@ export class Socket<F extends AddressFamily = AddressFamily> {
    * @throws OSError ENOTCONN; RangeError for another `how`
    */
   shutdown(how: number): void {
-    if (this.#datagram !== undefined) throw unsupported("shutdown", "shutdown() of a datagram socket");
-    const stream = this.#connected("shutdown");
+    if (this.role instanceof DatagramSocket) throw unsupported("shutdown", "shutdown() of a datagram socket");
+    const stream = this.#stream("shutdown");
     if (how !== k.SHUT_RD && how !== k.SHUT_WR && how !== k.SHUT_RDWR) {
       throw new RangeError(`shutdown: how is SHUT_RD, SHUT_WR or SHUT_RDWR, not ${safeString(how)}`);
     }
@@ -463,161 +425,16 @@ export class Socket<F extends AddressFamily = AddressFamily> {
     if (how !== k.SHUT_RD) stream.shutdownWrite();
   }
 
-  /**
-   * Closes the socket; again does nothing. Pending calls end with an error, but for sendall(): what it was given is
-   * delivered in the background, and it settles then. A listener's port is free at once.
-   */
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#connector.cancel(closedError("connect"));
-    if (this.#stream !== undefined) {
-      if (lingerTime(this.#stream.fd) === 0) this.#stream.closeAtOnce();
-      else this.#stream.close();
-    } else if (this.#listener !== undefined) this.#listener.close();
-    else if (this.#datagram !== undefined) this.#datagram.close();
-    else this.#connector.close();
-  }
-
-  /**
-   * Gives the descriptor away, open, and closes the object.
-   * @returns a descriptor of the same socket, mostly with the same number
-   * @throws OSError EBUSY while received bytes or connections wait: they would be lost; EOPNOTSUPP for TLS; EALREADY while it connects
-   */
-  detach(): number {
-    this.#check("detach");
-    if (this.#connector.connecting) {
-      throw osError({ code: "EALREADY", syscall: "detach", reason: "the connection is under way" });
-    }
-    const fd = this.fileno();
-    const stream = this.#stream;
-    // The keys are in the object, and would be gone with it.
-    if (stream?.plain === false) throw unsupported("detach", "the descriptor of a TLS connection");
-    const waiting = stream?.readable || stream?.hasPendingWrites || this.#datagram?.readable;
-    if (waiting || this.#listener?.readable) {
-      const [what, call] = waiting ? ["bytes", "recv"] : ["connections", "accept"];
-      const reason = `${what} wait here that would be lost: ${call} them first`;
-      throw osError({ code: "EBUSY", syscall: "detach", reason });
-    }
-    const guest = this.#listener instanceof GuestListener ? this.#listener : undefined;
-    if (stream === undefined && guest === this.#listener && !this.#datagram?.adopted) {
-      this.#closed = true;
-      this.#datagram?.release();
-      guest?.release();
-      this.#connector.fd = -1;
-      return fd;
-    }
-    // Bun closes what it has adopted: a second descriptor keeps the socket open, and gets the number back.
-    const kept = duplicateDescriptor(fd, 0);
-    this.#closed = true;
-    stream?.closeAtOnce();
-    this.#listener?.close();
-    this.#datagram?.close();
-    const same = duplicateDescriptor(kept, fd);
-    closeDescriptor(kept);
-    return same;
-  }
-
-  // Names, options, timeouts.
-
-  /** The socket's own address (getsockname(2)). @throws OSError EBADF */
-  getsockname(): Address<F> {
-    this.#check("getsockname");
-    return descriptorName(this.fileno(), "getsockname") as Address<F>;
-  }
-
-  /** Whether the peer showed a certificate that was verified; false without TLS. */
-  get authorized(): boolean {
-    return this.#stream?.authorized ?? false;
-  }
-
-  /** The code of the reason why a TLS peer is not authorized. */
-  get authorizationError(): string | undefined {
-    return this.#stream?.authorizationError;
-  }
-
-  /** How many clients this listening socket turned away because their TLS handshake or certificate failed. */
-  get refused(): number {
-    return this.#listener instanceof Listener ? this.#listener.refused : 0;
-  }
-
-  /** The peer's address (getpeername(2)). @throws OSError ENOTCONN, EBADF */
-  getpeername(): Address<F> {
-    this.#check("getpeername");
-    return descriptorName(this.fileno(), "getpeername") as Address<F>;
-  }
-
-  /**
-   * Sets an option (setsockopt(2)).
-   * @param value a C int, a boolean, or a packed struct
-   * @throws OSError ENOPROTOOPT, EINVAL, …; TypeError for a value of another kind
-   */
-  setsockopt(level: number, optname: number, value: number | boolean | BytesLike): void {
-    this.#check("setsockopt");
-    for (const number of [level, optname]) checkInt(number, "setsockopt");
-    const plain = typeof value === "boolean" ? Number(value) : value;
-    const raw =
-      typeof plain === "number" ? checkInt(plain, "setsockopt") : bytesOf(plain, "setsockopt").slice();
-    this.#connector.set(this.fileno(), level, optname, raw);
-    if (level === k.SOL_SOCKET && optname === k.SO_RCVBUF) this.#datagram?.resize();
-    this.#listener?.optionsChanged();
-  }
-
-  /**
-   * What the kernel says of an option (getsockopt(2)).
-   * @param buflen for a struct: how many bytes to ask for, 1 to 1024; without it the option is a C int
-   */
-  getsockopt(level: number, optname: number): number;
-  getsockopt(level: number, optname: number, buflen: number): Bytes;
-  getsockopt(level: number, optname: number, buflen = 0): number | Bytes {
-    this.#check("getsockopt");
-    for (const number of [level, optname]) checkInt(number, "getsockopt");
-    if (!(Number.isInteger(buflen) && buflen >= 0 && buflen <= 1024)) {
-      throw new RangeError(`getsockopt: a buflen is 0 to 1024 bytes, not ${safeString(buflen)}`);
-    }
-    if (level === k.SOL_SOCKET && optname === k.SO_ERROR && buflen === 0) {
-      const known = this.#connector.takeErrno();
-      if (known !== undefined) return known;
-    }
-    const bytes = getOption(this.fileno(), level, optname, buflen || 4);
-    return buflen === 0 ? readInt(bytes) : Buffer.from(bytes);
-  }
-
-  /**
-   * How long each following call waits; for sendall(), the whole call.
-   * @param timeout seconds; null for ever, 0 not at all
-   * @throws RangeError for a negative one
-   */
-  settimeout(timeout: number | null): void {
-    this.#check("settimeout");
-    const seconds = checkTimeout(timeout, "settimeout");
-    this.#timeout = milliseconds(seconds);
-  }
-
-  /** Seconds; null for ever. */
-  gettimeout(): number | null {
-    return this.#timeout === null ? null : this.#timeout / 1000;
-  }
-
-  /** true is settimeout(null), false is settimeout(0). */
-  setblocking(flag: boolean): void {
-    this.settimeout(flag ? null : 0);
-  }
-
-  getblocking(): boolean {
-    return this.#timeout !== 0;
-  }
-
   // On top of Python's.
 
   /** Received bytes, step by step, until the peer's FIN. A listening socket gives `[conn, address]`. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Bytes, void, undefined> {
-    if (this.#listener !== undefined) {
+    if (this.role instanceof Listener || this.role instanceof GuestListener) {
       yield* this.#connections() as unknown as AsyncGenerator<Bytes, void, undefined>;
       return;
     }
     // An empty datagram is no end.
-    const endless = this.#datagram !== undefined;
+    const endless = this.role instanceof DatagramSocket;
     for (;;) {
       const bytes = await this.recv(READ_SIZE);
       if (bytes.length === 0 && !endless) return;
@@ -626,11 +443,11 @@ export class Socket<F extends AddressFamily = AddressFamily> {
   }
 
   async *#connections(): AsyncGenerator<[Socket<F>, Address<F>], void, undefined> {
-    while (!this.#closed) {
+    while (!this.closed) {
       try {
         yield await this.accept();
       } catch (error) {
-        if (!this.#closed) throw error;
+        if (!this.closed) throw error;
       }
     }
   }
@@ -640,102 +457,32 @@ export class Socket<F extends AddressFamily = AddressFamily> {
 
   /** The received bytes as a web stream. Made at the first use; recv() beside it takes from it. */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
-    const cancelled = new AbortController();
-    return (this.#readable ??= new ReadableStream(
-      {
-        pull: async (controller) => {
-          // An empty datagram is no end.
-          const endless = this.#datagram !== undefined;
-          const bytes = await (endless
-            ? this.recv(READ_SIZE, { signal: cancelled.signal })
-            : this.recv(READ_SIZE));
-          if (bytes.length > 0 || endless) controller.enqueue(bytes as Uint8Array<ArrayBuffer>);
-          else controller.close();
-        },
-        cancel: () => {
-          cancelled.abort();
-          this.#stream?.shutdownRead();
-        },
+    return (this.#readable ??= readableOf(this, READ_SIZE, {
+      // An empty datagram is no end.
+      endless: this.role instanceof DatagramSocket,
+      cancelled: () => {
+        if (this.role instanceof Stream) this.role.shutdownRead();
       },
-      { highWaterMark: 0 },
-    ));
+    }));
   }
 
   /** Bytes to send as a web stream: its close is shutdown(SHUT_WR), its abort a reset. */
   get writable(): WritableStream<BytesLike> {
-    return (this.#writable ??= new WritableStream({
-      write: (bytes) => this.sendall(bytes),
-      close: () => this.shutdown(k.SHUT_WR),
-      abort: () => this[Symbol.dispose](),
-    }));
+    return (this.#writable ??= writableOf(this));
   }
+}
 
-  /** One line, as Python's repr. */
-  toString(): string {
-    return repr(this);
-  }
-
-  [Symbol.for("nodejs.util.inspect.custom")](): string {
-    return repr(this);
-  }
-
-  /** `await using`: closes gracefully, and waits until all is delivered or the peer is given up. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.close();
-    await this.#stream?.gone;
-  }
-
-  /** `using`: closes at once, with a reset where there is a connection. */
-  [Symbol.dispose](): void {
-    if (this.#closed) return;
-    if (this.#stream === undefined) return this.close();
-    this.#closed = true;
-    this.#stream.abort();
-  }
-
-  // What cannot be had says so.
-
-  recvmsg(): never {
-    throw unsupported("recvmsg", "recvmsg()");
-  }
-  recvmsg_into(): never {
-    throw unsupported("recvmsg_into", "recvmsg_into()");
-  }
-  sendmsg(): never {
-    throw unsupported("sendmsg", "sendmsg()");
-  }
-  dup(): never {
-    throw unsupported("dup", "dup()");
-  }
-  ioctl(): never {
-    throw unsupported("ioctl", "ioctl()");
-  }
-
-  /**
-   * For create_server(): what listen() begins to speak TLS with.
-   * @throws TypeError without a key and its certificate: Bun would listen, and every handshake would fail
-   */
-  static serveTLS(socket: Socket<AddressFamily>, tls: TLS): void {
-    const { key, cert, keyFile, certFile } = tls as TLS & { keyFile?: string; certFile?: string };
-    const isGiven = (one: unknown): boolean => one != null && !(Array.isArray(one) && one.length === 0);
-    for (const [name, given] of [
-      ["key", key ?? keyFile],
-      ["cert", cert ?? certFile],
-    ] as const) {
-      if (!isGiven(given))
-        throw new TypeError(`create_server: tls is { key, cert } at least, and has no ${name}`);
-    }
-    socket.#tls = tls;
+/** Whether a descriptor that was given has a peer. @throws OSError EBADF, … */
+function isConnected(fd: number): boolean {
+  try {
+    descriptorName(fd, "getpeername");
+    return true;
+  } catch (error) {
+    if ((error as OSError).code === "ENOTCONN") return false;
+    throw error;
   }
 }
 
 /** The address of a peer that had reset before anybody could ask the kernel for it. */
 const unknownPeer = (family: AddressFamily): AnyAddress =>
   family === AF_UNIX ? "" : family === AF_INET6 ? ["::", 0, 0, 0] : ["0.0.0.0", 0];
-
-/** A C int, of which the kernel may give fewer bytes than four. */
-export function readInt(bytes: Uint8Array): number {
-  const whole = new Int32Array(1);
-  new Uint8Array(whole.buffer).set(bytes.subarray(0, 4));
-  return whole[0]!;
-}

@@ -3,9 +3,11 @@ import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun
 import * as socket from "../../src/socket.ts";
 import { Connection } from "../../src/core/connection.ts";
 import type { ConnectionHandler } from "../../src/core/handler.ts";
+import type { TransportEvents } from "../../src/core/transport.ts";
 import { RingPool } from "../../src/core/ring-buffer.ts";
 import { TurnBudget } from "../../src/core/turn-budget.ts";
-import { connectionEvents, transportOf } from "../../src/engine/bun/transport.ts";
+import { bunTime } from "../../src/engine/bun/time.ts";
+import { socketEvents, transportOf } from "../../src/engine/bun/transport.ts";
 import { start } from "../support/echo.ts";
 import { steady } from "../support/faults.ts";
 import { exchange, pattern, peer, until } from "../support/peers.ts";
@@ -114,13 +116,14 @@ describe.skipIf(!hasProc)("a connection's user that throws", () => {
       },
     };
     const rings = new RingPool(65_536);
-    const listener = Bun.listen<Connection>({
+    const listener = Bun.listen<TransportEvents | undefined>({
       hostname: "127.0.0.1",
       port: 0,
       allowHalfOpen: true,
       socket: {
-        ...connectionEvents,
-        open: (one) => void (one.data = new Connection(transportOf(one), user, rings, new TurnBudget())),
+        ...socketEvents,
+        open: (one) =>
+          void (one.data = new Connection(transportOf(one, true), user, rings, new TurnBudget(bunTime))),
       },
     });
     kept({ close: () => listener.stop(true) });

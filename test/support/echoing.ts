@@ -4,6 +4,7 @@ import { Connection } from "../../src/core/connection.ts";
 import type { ConnectionHandler } from "../../src/core/handler.ts";
 import { RingPool } from "../../src/core/ring-buffer.ts";
 import { TurnBudget } from "../../src/core/turn-budget.ts";
+import { bunTime } from "../../src/engine/bun/time.ts";
 import type { FakeSocket } from "./fake-socket.ts";
 
 export const CAPACITY = 1000;
@@ -16,8 +17,11 @@ export function echoing(socket: FakeSocket, name: ReplyName = "raw", recvSize?: 
     onData: reply.onData,
     onDrain: reply.onDrain,
     onEnd: (connection) => connection.finish(),
-    onClose: (_, error) => void ends.push(error),
+    onClose: (connection, error) => {
+      ends.push(error);
+      connection.drop();
+    },
   };
-  const connection = new Connection(socket, user, new RingPool(CAPACITY), new TurnBudget());
+  const connection = new Connection(socket, user, new RingPool(CAPACITY), new TurnBudget(bunTime));
   return { connection, ends, reply };
 }

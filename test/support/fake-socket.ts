@@ -19,6 +19,11 @@ export class FakeSocket implements Transport {
   /** Bytes offered to each write, what was taken, and the other calls by their names. */
   readonly calls: string[] = [];
 
+  readonly fd = -1;
+  /** The peer's bytes that the kernel has, and whether its FIN is behind them. */
+  inKernel = 0;
+  finished = false;
+
   constructor(room = Infinity) {
     this.room = room;
   }
@@ -46,6 +51,14 @@ export class FakeSocket implements Transport {
   unacknowledged(): number {
     this.#use("unacknowledged");
     return this.unacked;
+  }
+
+  unread(): number {
+    return this.inKernel;
+  }
+
+  peerFinished(): boolean {
+    return this.finished;
   }
 
   pause(): void {

@@ -7,8 +7,8 @@
  * connections wait and Bun accepts none, the copy is closed, and after a pause Bun gets another one. The kernel's queue
  * belongs to what both descriptors refer to: who waits in it goes on waiting, and is served when there is room.
  */
+import type { TransportEvents } from "../../core/transport.ts";
 import { addressText } from "../../os/address.ts";
-import type { Connection } from "../../core/connection.ts";
 import { AF_INET, SOCK_STREAM } from "../../os/constants.ts";
 import {
   closeDescriptor,
@@ -19,7 +19,8 @@ import {
 } from "../../os/descriptor.ts";
 import { toOSError, osError, type OSError } from "../../os/errors.ts";
 import { readable } from "../../os/libc.ts";
-import type { TLS } from "./transport.ts";
+import type { Acceptor, ListenOptions } from "../engine.ts";
+import { socketEvents, transportOf, type BunSocket } from "./transport.ts";
 
 /** How often it looks whether connections wait that Bun does not accept: a wake-up and one poll(2). */
 const LOOK_MS = 500;
@@ -28,22 +29,37 @@ const LOOK_AGAIN_MS = 1;
 const FIRST_PAUSE_MS = 10;
 const MAX_PAUSE_MS = 1_000;
 
-export interface AcceptOptions {
-  backlog: number;
-  /** Bun's handlers; `open` is called for each accepted connection. */
-  socket: Bun.SocketHandler<Connection> & { open(socket: Bun.Socket<Connection>): void };
-  tls?: TLS | undefined;
-  /** Called once when accepting fails, and again only after it has worked for a while. */
-  failing?: ((error: OSError) => void) | undefined;
+type Listener = Bun.TCPSocketListener<TransportEvents | undefined>;
+
+/** Bun's handlers for what is accepted. @param tuned called with each socket before anybody else */
+function handlers({ open, tls, handshake }: ListenOptions, tuned: (socket: BunSocket) => void) {
+  const plain = tls === undefined;
+  const verifies = tls?.requestCert === true && tls.rejectUnauthorized !== false;
+  return {
+    ...socketEvents,
+    open(socket: BunSocket): void {
+      tuned(socket);
+      const events = open(transportOf(socket, plain));
+      if (events === undefined) socket.terminate();
+      else socket.data = events;
+    },
+    ...(!plain && {
+      handshake({ data, authorized }: BunSocket, success: boolean, error: Error | null): void {
+        // Bun reports success for a client whose certificate it refused, and then closes without an error.
+        const accepted = success && (!verifies || authorized);
+        if (data !== undefined) handshake?.(data, { accepted, authorized, error });
+      },
+    }),
+  };
 }
 
-export class Acceptor {
+export class BunAcceptor implements Acceptor {
   readonly #fd: number;
   readonly #options: object;
   readonly #failing: ((error: OSError) => void) | undefined;
   #backlog: number;
   /** Undefined during a pause. */
-  #listener: Bun.TCPSocketListener<Connection> | undefined;
+  #listener: Listener | undefined;
   #timer: NodeJS.Timeout | undefined;
   #accepted = 0;
   #acceptedBefore = 0;
@@ -57,18 +73,15 @@ export class Acceptor {
    * @param fd bound; it is the acceptor's from now on, and closed by close()
    * @throws OSError; then the descriptor is still the caller's
    */
-  constructor(fd: number, { backlog, socket, tls, failing }: AcceptOptions) {
+  constructor(fd: number, options: ListenOptions) {
+    const { backlog, tls, failing } = options;
     this.#fd = fd;
     this.#backlog = backlog;
     this.#failing = failing;
-    const open = (accepted: Bun.Socket<Connection>): void => {
-      this.#accepted++;
-      socket.open(accepted);
-    };
     this.#options = {
       // Without it, Bun closes the socket at the peer's FIN, and what is still held is lost.
       allowHalfOpen: true,
-      socket: { ...socket, open },
+      socket: handlers(options, () => this.#accepted++),
       ...(tls !== undefined && { tls }),
     };
     this.#accept();
@@ -81,7 +94,7 @@ export class Acceptor {
   }
 
   /** Ends a pause, if there is room by now: the next turn of the event loop accepts who waits. */
-  hurry(): void {
+  retry(): void {
     if (this.#listener === undefined) this.#resume();
   }
 
@@ -98,7 +111,9 @@ export class Acceptor {
     try {
       closeDescriptor(openDescriptor(AF_INET, SOCK_STREAM, 0));
       const options = { ...this.#options, fd: copy };
-      this.#listener = Bun.listen(options as unknown as Bun.TCPSocketListenOptions<Connection>);
+      this.#listener = Bun.listen(
+        options as unknown as Bun.TCPSocketListenOptions<TransportEvents | undefined>,
+      );
     } catch (error) {
       closeDescriptor(copy);
       throw toOSError(error, "listen");
@@ -158,5 +173,34 @@ export class Acceptor {
     this.#reported = true;
     const address = addressText(descriptorName(this.#fd, "getsockname"));
     this.#failing?.(osError({ code, syscall: "accept", address, cause }));
+  }
+}
+
+/** Bun's own listener, by which nothing can be set: where there is no C library for bun:ffi. */
+export class PlainAcceptor implements Acceptor {
+  readonly port: number;
+  readonly #listener: Listener;
+
+  constructor(host: string, port: number, keepalive: number, options: ListenOptions) {
+    const socket = handlers(options, (one) => {
+      if (keepalive > 0) one.setKeepAlive(true, keepalive * 1000);
+    });
+    try {
+      const listening = { hostname: host, port, allowHalfOpen: true, socket };
+      this.#listener = Bun.listen<TransportEvents | undefined>(listening);
+    } catch (error) {
+      throw toOSError(error, "listen", addressText([host, port]));
+    }
+    this.port = this.#listener.port;
+  }
+
+  setBacklog(): void {
+    throw osError({ code: "ENOSYS", syscall: "listen", reason: "this platform has no C library to call" });
+  }
+
+  retry(): void {}
+
+  close(): void {
+    this.#listener.stop(false);
   }
 }

@@ -1,10 +1,9 @@
 /**
- * How Bun's sockets carry a connection: Bun's own writes, or send(2) for small messages. It changes when Bun's sockets
- * do, or a platform can do it another way.
+ * How Bun's sockets carry a connection: by Bun's own writes, or by send(2) for small messages. It changes when Bun's
+ * sockets do, or a platform has another way.
  */
 import { ptr } from "bun:ffi";
-import type { Connection } from "../../core/connection.ts";
-import type { Transport } from "../../core/transport.ts";
+import type { Transport, TransportEvents } from "../../core/transport.ts";
 import { MSG_DONTWAIT, MSG_NOSIGNAL } from "../../os/constants.ts";
 import { libc, peerFinished, unacknowledged, unread, type Libc } from "../../os/libc.ts";
 
@@ -14,104 +13,130 @@ import { libc, peerFinished, unacknowledged, unread, type Libc } from "../../os/
  */
 const SEND_MAX = 16_384;
 
-/** Bun's options of TLS, with the name that a server is asked for. */
-export type TLS = Bun.TLSOptions & { serverName?: string };
-
-/** The descriptor is there, and Bun's types lack it. */
-type BunSocket = Bun.Socket<unknown> & { readonly fd?: number };
+/** A socket whose events go to a connection. Bun's types lack its descriptor, and that `open` fills in the data. */
+export type BunSocket = Bun.Socket<TransportEvents | undefined> & { readonly fd?: number };
 
 /** macOS has no MSG_NOSIGNAL: there send(2) is left to Bun. */
 export const canSend = libc !== undefined && MSG_NOSIGNAL !== undefined;
 
-/** Only called by the socket that is made where it is to be had. */
+/** Used only by DirectTransport, which exists only where libc was found. */
 const send = libc?.send as Libc["send"];
 const SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT;
 
-/**
- * A plain socket that writes small messages by send(2) itself, which costs less CPU a message than Bun's write.
- * What the kernel leaves goes through Bun, which then arms `drain` and tells a full socket from a dead one.
- *
- * The descriptor number is only safe while the socket is open: afterwards it may be somebody else's. Bun clears
- * its own when it closes, before the `close` event; a connection replaces this object by `closedTransport` at that
- * event, and before it closes the socket itself.
- */
-class DirectTransport implements Transport {
-  readonly #socket: BunSocket;
-  readonly #fd: number;
+/** For TLS, whose bytes only Bun may write, and where there is no C library. */
+class BunTransport implements Transport {
+  protected readonly socket: BunSocket;
 
-  constructor(socket: BunSocket, fd: number) {
-    this.#socket = socket;
-    this.#fd = fd;
+  constructor(socket: BunSocket) {
+    this.socket = socket;
+  }
+
+  get fd(): number {
+    return this.socket.fd ?? -1;
   }
 
   write(bytes: Uint8Array, offset: number, length: number): number {
-    if (length > SEND_MAX || length === 0) return this.#socket.write(bytes, offset, length);
-    const sent = send(this.#fd, ptr(bytes, offset), length, SEND_FLAGS);
-    if (sent === length) return sent;
-    const taken = sent > 0 ? sent : 0;
-    const more = this.#socket.write(bytes, offset + taken, length - taken);
-    return more < 0 ? more : taken + more;
-  }
-
-  unacknowledged(): number {
-    return unacknowledged(this.#fd);
-  }
-
-  unread(): number {
-    return unread(this.#fd);
-  }
-
-  peerFinished(): boolean {
-    return peerFinished(this.#fd);
+    return this.socket.write(bytes, offset, length);
   }
 
   pause(): void {
-    this.#socket.pause();
+    this.socket.pause();
   }
 
   resume(): void {
-    this.#socket.resume();
+    this.socket.resume();
   }
 
   shutdown(): void {
-    this.#socket.shutdown();
+    this.socket.shutdown();
   }
 
   end(): void {
-    this.#socket.end();
+    this.socket.end();
   }
 
   terminate(): void {
-    this.#socket.terminate();
+    this.socket.terminate();
+  }
+
+  unacknowledged(): number {
+    return 0;
+  }
+
+  unread(): number {
+    return 0;
+  }
+
+  peerFinished(): boolean {
+    return false;
   }
 }
 
-/** The socket for a plain connection that Bun has just opened: the one over send(2) where that is to be had. */
-export function transportOf(socket: BunSocket): Transport {
-  const fd = socket.fd;
-  const direct = canSend && fd !== undefined && fd >= 0;
-  return direct ? new DirectTransport(socket, fd) : socket;
+/**
+ * A plain socket that writes small messages by send(2) itself, which costs less CPU per message than Bun's write.
+ * What the kernel leaves goes through Bun, which then arms `drain` and tells a full socket from a dead one.
+ *
+ * The descriptor's number is only safe while the socket is open: afterwards it may be somebody else's. Bun clears
+ * its own when it closes, before the `close` event; a connection replaces this object by `closedTransport` at that
+ * event, and before it closes the socket itself.
+ */
+class DirectTransport extends BunTransport {
+  readonly #fd: number;
+
+  constructor(socket: BunSocket, fd: number) {
+    super(socket);
+    this.#fd = fd;
+  }
+
+  override write(bytes: Uint8Array, offset: number, length: number): number {
+    if (length > SEND_MAX || length === 0) return this.socket.write(bytes, offset, length);
+    const sent = send(this.#fd, ptr(bytes, offset), length, SEND_FLAGS);
+    if (sent === length) return sent;
+    const taken = sent > 0 ? sent : 0;
+    const more = this.socket.write(bytes, offset + taken, length - taken);
+    return more < 0 ? more : taken + more;
+  }
+
+  override unacknowledged(): number {
+    return unacknowledged(this.#fd);
+  }
+
+  override unread(): number {
+    return unread(this.#fd);
+  }
+
+  override peerFinished(): boolean {
+    return peerFinished(this.#fd);
+  }
+}
+
+/** @param plain whether the descriptor carries the bytes as they are: not with TLS */
+export function transportOf(socket: BunSocket, plain: boolean): Transport {
+  const { fd } = socket;
+  return plain && canSend && fd !== undefined && fd >= 0
+    ? new DirectTransport(socket, fd)
+    : new BunTransport(socket);
 }
 
 /**
- * The handlers that bring a Bun socket's events to the connection in `socket.data`. `open` is the owner's: it
- * puts the connection there, or refuses the socket. A refused socket has none, and its `close` says nothing.
+ * The handlers that bring a Bun socket's events to the connection in `socket.data`, which `open` puts there. A socket
+ * that was refused has none, and its `close` says nothing.
  */
-export const connectionEvents = {
-  data(socket: Bun.Socket<Connection>, chunk: Uint8Array): void {
-    socket.data.onData(chunk);
+export const socketEvents = {
+  data(socket: BunSocket, chunk: Uint8Array): void {
+    socket.data!.onData(chunk);
   },
-  drain(socket: Bun.Socket<Connection>): void {
-    socket.data.onDrain();
+  drain(socket: BunSocket): void {
+    socket.data!.onDrain();
   },
-  end(socket: Bun.Socket<Connection>): void {
-    socket.data.onEnd();
+  end(socket: BunSocket): void {
+    socket.data!.onEnd();
   },
-  close(socket: Bun.Socket<Connection | undefined>, error?: Error): void {
+  close(socket: BunSocket, error?: Error): void {
     socket.data?.onClose(error);
   },
-  /** A throw in one of the above is a defect: of this connection it makes an end, of the others nothing. */
-  error(socket: Bun.Socket<Connection | undefined>, error: Error): void {
+  /** One of the above has thrown. Bun reports it here, and leaves the socket open. */
+  error(socket: BunSocket, error: Error): void {
     if (socket.data === undefined) socket.terminate();
     else socket.data.abort(error);
   },

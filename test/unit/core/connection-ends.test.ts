@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { Connection } from "../../../src/core/connection.ts";
 import { RingPool } from "../../../src/core/ring-buffer.ts";
 import { TurnBudget } from "../../../src/core/turn-budget.ts";
+import { bunTime } from "../../../src/engine/bun/time.ts";
 import { FakeSocket } from "../../support/fake-socket.ts";
 
 /** A connection whose user holds what comes, as the library does, and what its user saw. */
@@ -16,7 +17,7 @@ function holding(socket: FakeSocket) {
     onEnd: (): void => void seen.push("onEnd"),
     onClose: (_: Connection, error: unknown): void => void seen.push(`closed ${String(error)}`),
   };
-  return { connection: new Connection(socket, user, new RingPool(1000), new TurnBudget()), seen };
+  return { connection: new Connection(socket, user, new RingPool(1000), new TurnBudget(bunTime)), seen };
 }
 
 test("a send that failed ends writing, and reading goes on", () => {

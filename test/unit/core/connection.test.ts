@@ -4,6 +4,7 @@ import { Connection } from "../../../src/core/connection.ts";
 import type { ConnectionHandler } from "../../../src/core/handler.ts";
 import { RING_SLOTS, RingPool } from "../../../src/core/ring-buffer.ts";
 import { TurnBudget } from "../../../src/core/turn-budget.ts";
+import { bunTime } from "../../../src/engine/bun/time.ts";
 import { CAPACITY, echoing } from "../../support/echoing.ts";
 import { FakeSocket } from "../../support/fake-socket.ts";
 
@@ -310,23 +311,26 @@ describe("closing", () => {
         connection.close();
       },
     };
-    const connection = new Connection(socket, user, new RingPool(CAPACITY), new TurnBudget());
+    const connection = new Connection(socket, user, new RingPool(CAPACITY), new TurnBudget(bunTime));
     connection.onClose(new Error("reset"));
     expect(heldAtEnd).toBe(0);
     expect(socket.calls).toEqual([]);
     expect(connection.held).toBe(0);
   });
 
-  test("while held back gives the ring back to the pool, empty", () => {
+  test("leaves what is held for the handler, whose drop() gives the ring back to the pool, empty", () => {
     const pool = new RingPool(CAPACITY);
     const ring = pool.borrow();
     pool.giveBack(ring);
     const reply = replyNamed("raw");
     const user: ConnectionHandler = { ...reply, onEnd() {}, onClose() {} };
-    const connection = new Connection(new FakeSocket(1), user, pool, new TurnBudget());
+    const connection = new Connection(new FakeSocket(1), user, pool, new TurnBudget(bunTime));
     connection.onData(bytes(10));
     expect(ring.held).toBe(9);
     connection.onClose(undefined);
+    expect(connection.take(4)).toHaveLength(4);
+    expect(ring.held).toBe(5);
+    connection.drop();
     expect(ring.held).toBe(0);
     expect(pool.borrow()).toBe(ring);
   });
@@ -338,7 +342,7 @@ test("a connection without backlog owns no ring", () => {
   pool.giveBack(ring);
   const user: ConnectionHandler = { ...replyNamed("raw"), onEnd() {}, onClose() {} };
   const socket = new FakeSocket(5);
-  const connection = new Connection(socket, user, pool, new TurnBudget());
+  const connection = new Connection(socket, user, pool, new TurnBudget(bunTime));
   connection.onData(bytes(5));
   expect(pool.borrow()).toBe(ring);
   pool.giveBack(ring);
@@ -371,7 +375,7 @@ describe("handOver", () => {
       onEnd: () => void events.push("not the old one"),
       onClose: () => void events.push("not the old one"),
     };
-    const connection = new Connection(socket, header, new RingPool(CAPACITY), new TurnBudget());
+    const connection = new Connection(socket, header, new RingPool(CAPACITY), new TurnBudget(bunTime));
     connection.onData(Buffer.from("HDRfirst"));
     connection.onData(Buffer.from("second"));
     connection.onEnd();

@@ -4,13 +4,14 @@ import { Connection } from "../../../src/core/connection.ts";
 import type { ConnectionHandler } from "../../../src/core/handler.ts";
 import { RingPool } from "../../../src/core/ring-buffer.ts";
 import { TurnBudget } from "../../../src/core/turn-budget.ts";
+import { bunTime } from "../../../src/engine/bun/time.ts";
 import { FakeSocket } from "../../support/fake-socket.ts";
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** Connections of one server, which write `recvSize` bytes at a time, or answer so many. */
 function connections(count: number, recvSize: number, reply: ReplyName = "raw") {
-  const budget = new TurnBudget();
+  const budget = new TurnBudget(bunTime);
   const rings = new RingPool(1 << 20);
   const user: ConnectionHandler = { ...replyNamed(reply, recvSize), onEnd() {}, onClose() {} };
   return Array.from({ length: count }, () => {

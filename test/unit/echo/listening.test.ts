@@ -11,6 +11,7 @@ import {
   setOption,
 } from "../../../src/os/descriptor.ts";
 import type { Endpoint } from "../../../src/echo/endpoint.ts";
+import { bunEngine } from "../../../src/engine/bun/engine.ts";
 import { Listening } from "../../../src/echo/listening.ts";
 import * as socket from "../../../src/socket.ts";
 import { start } from "../../support/echo.ts";
@@ -42,7 +43,7 @@ afterEach(() => {
 });
 
 function listening(endpoints: Endpoint[], port = 0): Listening {
-  const one = new Listening(endpoints, { port, keepalive: 0, open: (opened) => void opened.terminate() });
+  const one = new Listening(bunEngine, endpoints, { port, keepalive: 0, open: () => undefined });
   closing.push(() => one.close());
   return one;
 }
