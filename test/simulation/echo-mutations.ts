@@ -85,7 +85,7 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "the interval of a stopped server goes on",
     file: "echo/echo-server.ts",
-    text: "await emptied;\n    clearInterval(this.#sweeper);",
+    text: "await emptied;\n    this.#sweeper?.cancel();",
     becomes: "await emptied;",
   },
   {
@@ -157,7 +157,7 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a stop resets who has connected, and is not accepted yet",
     file: "echo/echo-server.ts",
-    text: "await new Promise((resolve) => setTimeout(resolve, 1));",
+    text: "await new Promise<void>((resolve) => this.#engine.time.after(1, resolve, true));",
     becomes: "",
   },
   {
@@ -181,7 +181,7 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a stop during a pause resets who could be accepted by then",
     file: "echo/echo-server.ts",
-    text: "this.#listening.hurry();",
+    text: "this.#listening.retry();",
     becomes: "",
   },
   {
