@@ -8,41 +8,28 @@ import { addressText, checkAddress, type Address, type AddressLike, type AnyAddr
 import * as k from "../os/constants.ts";
 import { AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, type AddressFamily } from "../os/constants.ts";
 import { descriptorName, listenDescriptor, openDescriptor } from "../os/descriptor.ts";
-import { gaierror, OSError, osError, safeString, tracedTo, wouldBlock } from "../os/errors.ts";
-import { MSG_WAITALL } from "../os/linux-constants.ts";
-import { BaseSocket } from "./base-socket.ts";
+import { gaierror, OSError, osError, safeString, tracedTo } from "../os/errors.ts";
 import {
-  bytesOf,
-  checkFlags,
   checkGiven,
   checkInt,
   checkOptions,
-  checkSize,
   constantName,
-  given,
-  resolveAddress,
   signalOf,
-  trailingOf,
   unsupported,
   type Bytes,
   type BytesLike,
   type ConnectOptions,
   type Options,
-  type Trailing,
 } from "./checks.ts";
 import { adoptStream } from "./connect.ts";
 import { Connector } from "./connector.ts";
 import { DatagramSocket } from "./datagram.ts";
 import { GuestListener } from "./guest-listener.ts";
 import { Listener } from "./listener.ts";
-import { withDeadline } from "./pending-call.ts";
-import { copyOf, pinsMuch } from "./reader.ts";
 import type { Role } from "./role.ts";
 import { Stream } from "./stream.ts";
+import { TransferSocket } from "./transfer-socket.ts";
 import { readableOf, writableOf } from "./web-streams.ts";
-
-/** Flags that sends know: none of them ever raises SIGPIPE, so that MSG_NOSIGNAL changes nothing. */
-const SEND_FLAGS = k.MSG_DONTWAIT | k.MSG_NOSIGNAL;
 
 /** Maximum bytes per `for await` step. */
 const READ_SIZE = 65_536;
@@ -59,7 +46,7 @@ export interface ListeningSocket<F extends AddressFamily = AddressFamily> extend
 /** A descriptor; null for a new one; or, from inside this file, a stream that was accepted. */
 type Given = number | null | Stream;
 
-export class Socket<F extends AddressFamily = AddressFamily> extends BaseSocket<F> {
+export class Socket<F extends AddressFamily = AddressFamily> extends TransferSocket<F> {
   /** What listen() speaks. */
   readonly #tls: TLS | undefined;
 
@@ -90,18 +77,6 @@ export class Socket<F extends AddressFamily = AddressFamily> extends BaseSocket<
     if (type === SOCK_DGRAM) return new DatagramSocket(fd, family);
     if (given !== null && isConnected(fd)) return adoptStream(fd);
     return new Connector(fd, this, given !== null && process.platform === "linux");
-  }
-
-  /** @throws OSError EBADF, ENOTCONN, or the error of a connect that was not waited for */
-  #stream(call: string): Stream {
-    this.checkOpen(call);
-    const { role } = this;
-    if (role instanceof Stream) return role;
-    if (role instanceof Connector) {
-      role.throwConnectError();
-      if (role.connecting && this.timeoutMs === 0) throw wouldBlock(call, "the connection is under way");
-    }
-    throw osError({ code: "ENOTCONN", syscall: call, reason: "the socket is not connected" });
   }
 
   // Making connections.
@@ -201,215 +176,6 @@ export class Socket<F extends AddressFamily = AddressFamily> extends BaseSocket<
     }
   }
 
-  // Receiving.
-
-  /**
-   * Receives what is there, one byte at least.
-   * @param bufsize maximum bytes, from 0 on; 0 is empty at once. Of a datagram the rest is lost.
-   * @returns 1 to bufsize bytes, or none at the peer's FIN
-   * @throws ConnectionResetError, TimeoutError, BlockingIOError, OSError ENOTCONN, EBUSY when another recv waits
-   */
-  recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes>;
-  recv(bufsize: number): Promise<Bytes> {
-    const { role } = this;
-    // The way of a loop that only receives: no promise but the one that is returned.
-    if (
-      arguments.length === 1 &&
-      role instanceof Stream &&
-      Number.isInteger(bufsize) &&
-      bufsize > 0 &&
-      !this.closed
-    ) {
-      return role.reader.recv(bufsize, this.timeoutMs);
-    }
-    return this.#recv(bufsize, given(arguments, 1));
-  }
-
-  async #recv(bufsize: number, trailing: Trailing): Promise<Bytes> {
-    try {
-      const [bytes] = await this.#receive("recv", bufsize, trailing);
-      return bytes;
-    } catch (error) {
-      throw tracedTo(this.#recv, error);
-    }
-  }
-
-  async #receive(
-    call: string,
-    bufsize: number,
-    trailing: Trailing,
-  ): Promise<[bytes: Bytes, address: Address<F> | null]> {
-    checkSize(bufsize, call);
-    const { flags, signal } = trailingOf(call, trailing, k.MSG_DONTWAIT | MSG_WAITALL);
-    const timeout = this.#timeoutWith(flags);
-    if (this.role instanceof DatagramSocket) {
-      this.checkOpen(call);
-      const [bytes, address] = await this.role.recv(timeout, signal);
-      const wanted = bytes.length > bufsize ? bytes.subarray(0, bufsize) : bytes;
-      return [pinsMuch(wanted) ? copyOf(wanted) : wanted, address as Address<F>];
-    }
-    const { reader } = this.#stream(call);
-    if ((flags & MSG_WAITALL) !== 0) return [await reader.recvAll(bufsize, timeout, signal), null];
-    return [await reader.recv(bufsize, timeout, signal), null];
-  }
-
-  #timeoutWith(flags: number): number | null {
-    return (flags & k.MSG_DONTWAIT) !== 0 ? 0 : this.timeoutMs;
-  }
-
-  /** recv() and the sender's address; null on a stream. */
-  recvfrom(
-    bufsize: number,
-    flags?: number | Options,
-    options?: Options,
-  ): Promise<[bytes: Bytes, address: Address<F> | null]>;
-  async recvfrom(bufsize: number): Promise<[bytes: Bytes, address: Address<F> | null]> {
-    try {
-      return await this.#receive("recvfrom", bufsize, given(arguments, 1));
-    } catch (error) {
-      throw tracedTo(this.recvfrom, error);
-    }
-  }
-
-  /**
-   * Receives into a buffer, from its start; what is beyond the count stays as it was.
-   * @param nbytes maximum bytes; 0 or nothing is the whole buffer
-   * @returns how many bytes came; 0 at the peer's FIN
-   * @throws RangeError when nbytes is negative or more than the buffer has; otherwise as recv()
-   */
-  recv_into(
-    buffer: BytesLike,
-    nbytes?: number | Options,
-    flags?: number | Options,
-    options?: Options,
-  ): Promise<number>;
-  async recv_into(buffer: BytesLike): Promise<number> {
-    try {
-      const [count] = await this.#into("recv_into", buffer, given(arguments, 1));
-      return count;
-    } catch (error) {
-      throw tracedTo(this.recv_into, error);
-    }
-  }
-
-  /** recv_into() and the sender's address; null on a stream. */
-  recvfrom_into(
-    buffer: BytesLike,
-    nbytes?: number | Options,
-    flags?: number | Options,
-    options?: Options,
-  ): Promise<[count: number, address: Address<F> | null]>;
-  recvfrom_into(buffer: BytesLike): Promise<[count: number, address: Address<F> | null]> {
-    return this.#into("recvfrom_into", buffer, given(arguments, 1));
-  }
-
-  async #into(call: string, buffer: BytesLike, args: Trailing): Promise<[number, Address<F> | null]> {
-    const whole = bytesOf(buffer, call);
-    const sized = args.length > 0 && (typeof args[0] !== "object" || args.length > 1);
-    const size = (sized && checkSize(args[0] as number, call)) || whole.length;
-    if (size > whole.length)
-      throw new RangeError(`${call}: ${size} bytes do not fit in a buffer of ${whole.length}`);
-    const { flags, signal } = trailingOf(call, sized ? args.slice(1) : args, k.MSG_DONTWAIT);
-    const timeout = this.#timeoutWith(flags);
-    const target = whole.subarray(0, size);
-    if (this.role instanceof DatagramSocket) {
-      this.checkOpen(call);
-      return (await this.role.recvInto(target, timeout, signal)) as [number, Address<F>];
-    }
-    return [await this.#stream(call).reader.recvInto(target, timeout, signal), null];
-  }
-
-  // Sending.
-
-  /**
-   * Sends as much as the kernel takes.
-   * @returns how many bytes it took, which may be fewer than there are: sendall() sends all
-   * @throws TypeError for a string; BrokenPipeError, ConnectionResetError, TimeoutError, BlockingIOError, ENOTCONN
-   */
-  send(data: BytesLike, flags?: number | Options, options?: Options): Promise<number>;
-  async send(data: BytesLike): Promise<number> {
-    try {
-      return await this.#send("send", data, given(arguments, 1));
-    } catch (error) {
-      throw tracedTo(this.send, error);
-    }
-  }
-
-  async #send(call: "send" | "sendall", data: BytesLike, trailing: Trailing): Promise<number> {
-    const bytes = bytesOf(data, call);
-    const { flags, signal } = trailingOf(call, trailing, SEND_FLAGS);
-    const timeout = this.#timeoutWith(flags);
-    if (this.role instanceof DatagramSocket) {
-      this.checkOpen(call);
-      return this.role.send(bytes, undefined, timeout, signal);
-    }
-    const { writer } = this.#stream(call);
-    if (call === "send") return writer.send(bytes, timeout, signal);
-    await writer.sendall(bytes, timeout, signal);
-    return bytes.length;
-  }
-
-  /**
-   * Sends all of it, or fails. The bytes must not be changed before it is done. Calls do not interleave.
-   * @throws as send(); how much was sent by then cannot be told
-   */
-  sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void>;
-  sendall(data: BytesLike): Promise<void> {
-    const { role } = this;
-    // The way of a loop that only sends: no promise but the one that is returned.
-    if (arguments.length === 1 && role instanceof Stream && data instanceof Uint8Array && !this.closed) {
-      return role.writer.sendall(data, this.timeoutMs);
-    }
-    return this.#sendall(data, given(arguments, 1));
-  }
-
-  async #sendall(data: BytesLike, trailing: Trailing): Promise<void> {
-    await this.#send("sendall", data, trailing);
-  }
-
-  /** Sends one datagram to an address; a name is looked up. `sendto(data, address)` or `sendto(data, flags, address)`. */
-  async sendto(data: BytesLike, address: AddressLike<F>, options?: Options): Promise<number>;
-  async sendto(data: BytesLike, flags: number, address: AddressLike<F>, options?: Options): Promise<number>;
-  async sendto(
-    data: BytesLike,
-    flagsOrAddress: number | AddressLike<F>,
-    addressOrOptions?: AddressLike<F> | Options,
-  ): Promise<number> {
-    const bytes = bytesOf(data, "sendto");
-    const flagged = typeof flagsOrAddress === "number";
-    const flags = flagged ? checkFlags(flagsOrAddress, "sendto", SEND_FLAGS) : 0;
-    const address = flagged ? addressOrOptions : flagsOrAddress;
-    const trailing = given(arguments, flagged ? 3 : 2);
-    for (const one of trailing) checkOptions(one, "sendto");
-    const { signal } = trailingOf("sendto", trailing);
-    this.checkOpen("sendto");
-    checkAddress(this.family, address, "sendto");
-    try {
-      return await this.#sendTo(bytes, address, this.#timeoutWith(flags), signal);
-    } catch (error) {
-      throw tracedTo(this.sendto, error);
-    }
-  }
-
-  async #sendTo(
-    bytes: Uint8Array,
-    address: AddressLike<F>,
-    timeout: number | null,
-    signal: AbortSignal | undefined,
-  ): Promise<number> {
-    const { role } = this;
-    if (role instanceof DatagramSocket) {
-      const to = await withDeadline("sendto", resolveAddress(this.family, address), timeout || null, signal);
-      // It may have been closed or detached while the name was looked up: then the number is another's.
-      this.checkOpen("sendto");
-      return role.send(bytes, to, timeout, signal);
-    }
-    // A TCP connection has its peer, and the kernel does not look at the address.
-    if (role instanceof Stream && this.family !== AF_UNIX) return role.writer.send(bytes, timeout, signal);
-    const code = role instanceof Stream ? "EISCONN" : "ENOTCONN";
-    throw osError({ code, syscall: "sendto", address: addressText(address) });
-  }
-
   /**
    * Ends one direction, or both (shutdown(2)). What was given to sendall() before arrives before the FIN.
    * @param how SHUT_RD, SHUT_WR or SHUT_RDWR
@@ -417,7 +183,7 @@ export class Socket<F extends AddressFamily = AddressFamily> extends BaseSocket<
    */
   shutdown(how: number): void {
     if (this.role instanceof DatagramSocket) throw unsupported("shutdown", "shutdown() of a datagram socket");
-    const stream = this.#stream("shutdown");
+    const stream = this.connected("shutdown");
     if (how !== k.SHUT_RD && how !== k.SHUT_WR && how !== k.SHUT_RDWR) {
       throw new RangeError(`shutdown: how is SHUT_RD, SHUT_WR or SHUT_RDWR, not ${safeString(how)}`);
     }

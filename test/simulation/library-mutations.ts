@@ -197,7 +197,7 @@ export const LIBRARY_MUTATIONS: readonly Mutation[] = [
   // The socket.
   {
     breaks: "recv ignores its deadline",
-    file: "socket/socket.ts",
+    file: "socket/transfer-socket.ts",
     text: "return role.reader.recv(bufsize, this.timeoutMs);",
     becomes: "return role.reader.recv(bufsize, null);",
   },
