@@ -300,6 +300,10 @@ export class Connection implements Yielded {
 
   // Events.
 
+  onOpen(): void {
+    this.#handler.onOpen?.(this);
+  }
+
   onData(chunk: Uint8Array): void {
     if (this.#receiving === "dropping") {
       this.dropped += chunk.length;

@@ -3,6 +3,8 @@ import type { Connection } from "./connection.ts";
 
 /** Every method is called synchronously; what one throws ends that connection alone. */
 export interface ConnectionHandler {
+  /** The connection is open: for a handler that speaks first. */
+  onOpen?(connection: Connection): void;
   /** A chunk came. The handler owns it now, and may relay, hold, read or drop it. */
   onData(connection: Connection, chunk: Uint8Array): void;
   /** The kernel took the tail, or the connection has its turn again: more can be written. */

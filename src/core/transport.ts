@@ -33,6 +33,8 @@ export interface Transport {
 
 /** The events of one transport; a Connection takes them. None is called during another. */
 export interface TransportEvents {
+  /** The transport is open, and its events come here from now on. */
+  onOpen(): void;
   /** A chunk came. It belongs to the receiver from now on: the engine neither reads nor writes it again. */
   onData(chunk: Uint8Array): void;
   /** The kernel takes bytes again. */

@@ -157,6 +157,7 @@ export class EchoServer {
     this.#idleMs = options.idleTimeout * 1000;
     this.#sweepMs = Math.min(1000, Math.max(50, this.#idleMs / 4));
     this.#handler = {
+      onOpen: reply.onOpen,
       onData: reply.onData,
       onDrain: reply.onDrain,
       onEnd: (connection) => connection.finish(),
@@ -177,11 +178,6 @@ export class EchoServer {
       this.#figures.connections++;
       const connection = new Connection(transport, this.#handler, rings, budget);
       this.#open.set(connection, new Activity(connection, this.#sweepMs));
-      try {
-        reply.onOpen(connection);
-      } catch (error) {
-        connection.abort(error);
-      }
       return connection;
     };
     this.#engine = engine;

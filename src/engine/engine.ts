@@ -8,8 +8,8 @@
  * - **Descriptors.** listen(), connect() and adopt() take a descriptor that is bound or connected by system calls. It is
  *   the caller's until the call returns, or, for connect(), until `open`; then it is the engine's, which closes it.
  *   Flags and options that belong to the socket are left as they were.
- * - **Opening.** `open` gets the transport and returns who takes its events. No event comes before it has returned. It
- *   must not throw. To refuse, it returns undefined, and the engine resets the connection.
+ * - **Opening.** `open` gets the transport and returns who takes its events. It must not throw. To refuse, it returns
+ *   undefined, and the engine resets the connection. Otherwise onOpen() is called at once, before any other event.
  * - **Bytes** come in order, each once, in chunks of any size, until onEnd() or onClose(). After pause() none comes, but
  *   what the kernel had for a peer that has reset. A chunk is the receiver's memory from then on.
  * - **A short write** is followed by onDrain(), once, when the kernel takes bytes again. Nothing else is.

@@ -20,7 +20,7 @@ import {
 import { toOSError, osError, type OSError } from "../../os/errors.ts";
 import { readable } from "../../os/libc.ts";
 import type { Acceptor, ListenOptions } from "../engine.ts";
-import { socketEvents, transportOf, type BunSocket } from "./transport.ts";
+import { opened, socketEvents, type BunSocket } from "./transport.ts";
 
 /** How often it looks whether connections wait that Bun does not accept: a wake-up and one poll(2). */
 const LOOK_MS = 500;
@@ -39,9 +39,7 @@ function handlers({ open, tls, handshake }: ListenOptions, tuned: (socket: BunSo
     ...socketEvents,
     open(socket: BunSocket): void {
       tuned(socket);
-      const events = open(transportOf(socket, plain));
-      if (events === undefined) socket.terminate();
-      else socket.data = events;
+      opened(socket, open, plain);
     },
     ...(!plain && {
       handshake({ data, authorized }: BunSocket, success: boolean, error: Error | null): void {

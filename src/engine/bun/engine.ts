@@ -18,7 +18,7 @@ import { ptr } from "bun:ffi";
 import type { Closable, ConnectOptions, DatagramEvents, Engine, Handshake, Open } from "../engine.ts";
 import { BunAcceptor, PlainAcceptor } from "./acceptor.ts";
 import { bunTime } from "./time.ts";
-import { socketEvents, transportOf, type BunSocket } from "./transport.ts";
+import { opened, socketEvents, type BunSocket } from "./transport.ts";
 
 export const bunEngine: Engine = {
   name: "bun",
@@ -58,7 +58,7 @@ function connect(fd: number, { connected, open, established, failed, tls }: Conn
   const socket = {
     ...socketEvents,
     open(one: BunSocket) {
-      one.data = open(transportOf(one, plain));
+      opened(one, open, plain);
       if (connected && plain) arrived();
     },
     // With TLS, only the handshake shows that the connection is established.
@@ -95,11 +95,11 @@ type OpenSSLError = { code?: string } | null;
 
 function adopt(fd: number, open: Open): void {
   let adopted = false;
-  const opened = (one: BunSocket): void => {
+  const taken = (one: BunSocket): void => {
     adopted = true;
-    one.data = open(transportOf(one, true));
+    opened(one, open, true);
   };
-  const options = { fd, allowHalfOpen: true, socket: { ...socketEvents, open: opened } };
+  const options = { fd, allowHalfOpen: true, socket: { ...socketEvents, open: taken } };
   adopting(fd, () => Bun.connect(options as unknown as Connecting)).catch(() => undefined);
   if (adopted) return;
   throw osError({ code: "ENOTSUP", syscall: "socket", reason: `this Bun does not adopt descriptor ${fd}` });
@@ -115,11 +115,11 @@ function receive(fd: number, events: DatagramEvents): Closable {
     },
   };
   const reuse = getOption(fd, SOL_SOCKET, SO_REUSEADDR, 4);
-  const opened = withFlags(fd, () => Bun.udpSocket(options as unknown as Bun.udp.SocketOptions<"buffer">));
+  const made = withFlags(fd, () => Bun.udpSocket(options as unknown as Bun.udp.SocketOptions<"buffer">));
   // With a descriptor it is there at once.
-  const socket = Bun.peek(opened);
+  const socket = Bun.peek(made);
   if (socket instanceof Promise) {
-    opened.catch(() => undefined);
+    made.catch(() => undefined);
     const reason = "this Bun does not adopt a datagram descriptor";
     throw osError({ code: "ENOTSUP", syscall: "recv", reason });
   }

@@ -5,6 +5,7 @@
 import { ptr } from "bun:ffi";
 import type { Transport, TransportEvents } from "../../core/transport.ts";
 import { MSG_DONTWAIT, MSG_NOSIGNAL } from "../../os/constants.ts";
+import type { Open } from "../engine.ts";
 import { libc, peerFinished, unacknowledged, unread, type Libc } from "../../os/libc.ts";
 
 /**
@@ -116,6 +117,14 @@ export function transportOf(socket: BunSocket, plain: boolean): Transport {
   return plain && canSend && fd !== undefined && fd >= 0
     ? new DirectTransport(socket, fd)
     : new BunTransport(socket);
+}
+
+/** For Bun's `open`. @param plain as for transportOf() */
+export function opened(socket: BunSocket, open: Open, plain: boolean): void {
+  const events = open(transportOf(socket, plain));
+  if (events === undefined) return void socket.terminate();
+  socket.data = events;
+  events.onOpen();
 }
 
 /**
