@@ -1,9 +1,11 @@
 /**
- * Bun's sockets on the fake kernel: which events come when, as they were seen on the real ones (test/runtime/bun.test.ts), and
- * what a socket must not be used for. It changes when Bun does, or more is known of it.
+ * Sockets on the fake kernel: which events come when, as they were seen on Bun's (test/runtime/bun.test.ts), and what a
+ * socket must not be used for. It changes when Bun does, or more is known of it. They stand behind Bun.listen and
+ * Bun.connect, or behind the seam (fake-engine.ts).
  */
 import { drainMicrotasks } from "bun:jsc";
 import type { Clock } from "./clock.ts";
+import type { Transport } from "../../src/core/transport.ts";
 import { Planned, type Endpoint, type Kernel, type Listening } from "./kernel.ts";
 import type { Runs } from "./runs.ts";
 
@@ -17,6 +19,9 @@ type Handlers = {
     told?: unknown,
   ) => void;
 };
+
+/** Hands an event to the code under test. */
+export type Tell = (event: keyof Handlers, socket: FakeSocket, told?: unknown) => void;
 
 interface Options {
   fd?: number;
@@ -38,7 +43,7 @@ export interface Watcher {
   happened(): void;
 }
 
-export class FakeSocket {
+export class FakeSocket implements Transport {
   data: unknown;
   readonly endpoint: Endpoint;
   paused = false;
@@ -49,14 +54,14 @@ export class FakeSocket {
   /** Bun waits for the kernel to take more, and will tell by `drain`. */
   armed = false;
   readonly #bun: FakeBun;
-  readonly #handlers: Handlers;
+  readonly #sink: Tell;
   #fd: number;
 
-  constructor(bun: FakeBun, fd: number, endpoint: Endpoint, handlers: Handlers) {
+  constructor(bun: FakeBun, fd: number, endpoint: Endpoint, sink: Tell) {
     this.#bun = bun;
     this.#fd = fd;
     this.endpoint = endpoint;
-    this.#handlers = handlers;
+    this.#sink = sink;
     // A connect that is under way is told by `drain`.
     this.armed = endpoint.state === "connecting";
   }
@@ -106,6 +111,18 @@ export class FakeSocket {
     this.#close(undefined, true);
   }
 
+  unacknowledged(): number {
+    return this.endpoint.peer.incoming.length;
+  }
+
+  unread(): number {
+    return this.endpoint.incoming.length;
+  }
+
+  peerFinished(): boolean {
+    return this.endpoint.fin;
+  }
+
   #use(call: string): void {
     const { trace } = this.#bun.kernel;
     if (this.closed) trace.fail(`${call} of socket ${this.endpoint.id}, which is closed`);
@@ -128,7 +145,7 @@ export class FakeSocket {
   #tell(event: keyof Handlers, told?: unknown): void {
     const { trace } = this.#bun.kernel;
     try {
-      this.#handlers[event]?.(this, told);
+      this.#sink(event, this, told);
     } catch (error) {
       // Bun tells the handlers what one of them threw, and leaves the socket open.
       if (error instanceof Planned && event !== "error") return this.#tell("error", error);
@@ -244,13 +261,13 @@ export class FakeListener {
   readonly port: number | undefined;
   readonly listening: Listening;
   readonly #bun: FakeBun;
-  readonly #handlers: Handlers;
+  readonly #sink: Tell;
   #stopped = false;
 
-  constructor(bun: FakeBun, { fd, port, socket }: Options) {
+  constructor(bun: FakeBun, { fd, port }: Pick<Options, "fd" | "port">, backlog: number, sink: Tell) {
     const { kernel } = bun;
     this.#bun = bun;
-    this.#handlers = socket;
+    this.#sink = sink;
     this.fd = fd ?? kernel.open(2);
     const open = kernel.at(this.fd);
     if (fd === undefined) {
@@ -258,7 +275,7 @@ export class FakeListener {
       if (free === undefined) throw Object.assign(new Error("in use"), { code: "EADDRINUSE", errno: 98 });
       this.port = open.port = free;
     }
-    kernel.listen(open, 511);
+    kernel.listen(open, backlog);
     this.listening = open.listening!;
   }
 
@@ -269,7 +286,7 @@ export class FakeListener {
     if (endpoint === undefined) return false;
     const { kernel } = this.#bun;
     kernel.trace.step("`open` of #", endpoint.id);
-    this.#bun.open(kernel.open(2, endpoint), endpoint, this.#handlers);
+    this.#bun.open(kernel.open(2, endpoint), endpoint, this.#sink);
     drainMicrotasks();
     this.#bun.watcher.happened();
     return true;
@@ -301,8 +318,8 @@ export class FakeBun {
     this.watcher = watcher;
   }
 
-  open(fd: number, endpoint: Endpoint, handlers: Handlers): FakeSocket {
-    const socket = new FakeSocket(this, fd, endpoint, handlers);
+  open(fd: number, endpoint: Endpoint, sink: Tell): FakeSocket {
+    const socket = new FakeSocket(this, fd, endpoint, sink);
     this.sockets.push(socket);
     socket.open();
     return socket;
@@ -316,9 +333,14 @@ export class FakeBun {
     if (this.ghosts.length > GHOSTS) this.ghosts.shift();
   }
 
+  /** Bun.listen, whose own backlog is 511. */
   listen(options: Options): FakeListener {
     this.#checkHalfOpen(options);
-    const listener = new FakeListener(this, options);
+    return this.listenOn(options, 511, handlersOf(options));
+  }
+
+  listenOn(where: Pick<Options, "fd" | "port">, backlog: number, sink: Tell): FakeListener {
+    const listener = new FakeListener(this, where, backlog, sink);
     this.listeners.push(listener);
     return listener;
   }
@@ -326,7 +348,7 @@ export class FakeBun {
   connect(options: Options): Promise<FakeSocket> {
     this.#checkHalfOpen(options);
     const fd = options.fd!;
-    return Promise.resolve(this.open(fd, this.kernel.at(fd).endpoint!, options.socket));
+    return Promise.resolve(this.open(fd, this.kernel.at(fd).endpoint!, handlersOf(options)));
   }
 
   #checkHalfOpen({ allowHalfOpen }: Options): void {
@@ -334,11 +356,16 @@ export class FakeBun {
   }
 }
 
+const handlersOf =
+  ({ socket: handlers }: Options): Tell =>
+  (event, socket, told) =>
+    handlers[event]?.(socket, told);
+
 /** Puts the fake in the place of Bun's own calls, for good. */
 export function installBun(current: () => FakeBun): void {
   Object.assign(Bun, {
-    listen: (options: Options) => current().listen(options),
-    connect: (options: Options) => current().connect(options),
+    listen: (options: Options) => (current().clock.pastSeam("Bun.listen"), current().listen(options)),
+    connect: (options: Options) => (current().clock.pastSeam("Bun.connect"), current().connect(options)),
   });
   Bun.dns.lookup = () => Promise.resolve([{ address: "127.0.0.1", family: 4, ttl: 0 }]);
 }

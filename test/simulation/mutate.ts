@@ -55,9 +55,14 @@ function run(copy: string, args: string[]): { failed: boolean; text: string; hun
   return { failed: child.exitCode !== 0, hung, text: child.stdout.toString() + child.stderr.toString() };
 }
 
+/** The library does not know the service. Most of what both stand on is seen sooner by the library's world. */
+function worldsFor(file: string): string[] {
+  if (file.startsWith("engine/bun/")) return ["library-bun", "echo-bun"];
+  return file.startsWith("echo/") ? ["echo"] : ["library", "echo"];
+}
+
 function look(copy: string, { file, test }: Mutation): Outcome {
-  // The library does not know the service. Of what is below both, most is seen sooner by the library's world.
-  const worlds = file.startsWith("echo/") ? ["echo"] : ["library", "echo"];
+  const worlds = worldsFor(file);
   for (const world of worlds) {
     const simulate = [
       "test/simulation/simulate.ts",
@@ -96,9 +101,11 @@ function apply(copy: string, { file, text, becomes }: Mutation): () => void {
 /** Without a mutation nothing may be seen, or what is seen says nothing of the mutations. */
 function expectClean(copy: string): void {
   const nothing = { breaks: "nothing", file: "", text: "", becomes: "" };
+  const onBun = { ...nothing, file: "engine/bun/" };
   const tests = new Set(chosen.flatMap(({ test }) => test ?? []));
   const found = [
     look(copy, nothing).by,
+    look(copy, onBun).by,
     ...[...tests].map((test) => (run(copy, ["test", test]).failed ? test : NOBODY)),
   ];
   const by = found.find((one) => one !== NOBODY);

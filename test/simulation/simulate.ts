@@ -4,15 +4,28 @@
  */
 import { parseArgs } from "node:util";
 import { Fault } from "./trace.ts";
-import { real, type World } from "./world.ts";
+import { fakeEngine } from "./fake-engine.ts";
+import { currentSockets, real, type World } from "./world.ts";
 
 // bun:ffi is linked when a module is loaded: what uses it is imported after the fakes have taken their places.
 const { EchoWorld } = await import("./echo-world.ts");
 const { LibraryWorld } = await import("./library-world.ts");
+const { setEngine } = await import("../../src/engine/current.ts");
+const { bunEngine } = await import("../../src/engine/bun/engine.ts");
 
-const WORLDS: Record<string, new (seed: number, loud: boolean) => World> = {
-  echo: EchoWorld,
-  library: LibraryWorld,
+const fake = fakeEngine(currentSockets);
+
+interface Kind {
+  World: new (seed: number, loud: boolean) => World;
+  engine: typeof fake;
+}
+
+/** The rules on the seam, and on Bun's engine over a fake Bun. */
+const WORLDS: Record<string, Kind> = {
+  echo: { World: EchoWorld, engine: fake },
+  library: { World: LibraryWorld, engine: fake },
+  "echo-bun": { World: EchoWorld, engine: bunEngine },
+  "library-bun": { World: LibraryWorld, engine: bunEngine },
 };
 
 const HELP = `Plays simulated worlds until one of them shows a defect.
@@ -78,7 +91,10 @@ interface Played {
 
 /** @throws Fault */
 async function play(name: string, seed: number, length: number | undefined): Promise<Played> {
-  const world = new WORLDS[name]!(seed, values.trace);
+  const { World, engine } = WORLDS[name]!;
+  setEngine(engine);
+  const world = new World(seed, values.trace);
+  world.clock.seam = engine === fake;
   try {
     // The world is synchronous, and must not be called from a microtask: it runs the microtasks itself.
     await nextTurn();

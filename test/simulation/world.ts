@@ -24,6 +24,9 @@ installClock(() => current.clock);
 installLibc(() => current.kernel);
 installBun(() => current.bun);
 
+/** The sockets of the world that is being played. */
+export const currentSockets = (): FakeBun => current.bun;
+
 /** How often each kind of event is tried, in relation to the others. */
 export type Weights = Record<string, number>;
 
