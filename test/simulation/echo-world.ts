@@ -209,7 +209,10 @@ export class EchoWorld extends World {
   /** Where accept(2) fails, Bun's loop spins for as long as it listens. */
   #countSpin(): void {
     const { bun, kernel } = this;
-    const spins = !this.clock.seam && kernel.exhausted && bun.listeners.some(({ listening }) => listening.queue.length > 0);
+    const spins =
+      !this.clock.seam &&
+      kernel.exhausted &&
+      bun.listeners.some(({ listening }) => listening.queue.length > 0);
     this.#spins = spins ? this.#spins + 1 : 0;
     if (this.#spins > MAX_SPINS) this.fail(`Bun's loop spins: ${this.#spins} timers in a row`);
   }

@@ -2,6 +2,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { connectionLimit, type EchoOptions } from "../../../src/echo/echo-server.ts";
 import { addressText } from "../../../src/os/address.ts";
 import { heldWhole, start } from "../../support/echo.ts";
+import { HASTE, hastyEngine } from "../../support/hasty.ts";
 import { exchange, pattern, peer, stalled, until } from "../../support/peers.ts";
 
 // A machine that is busy with something else needs more than Bun's 5 seconds; a hang is one after 30 as well.
@@ -34,7 +35,7 @@ describe("the limit of connections", () => {
 
 describe("the idle timeout", () => {
   test("ends a peer that moves no byte with FIN, and closes it though it stays", async () => {
-    const server = await start({ idleTimeout: 0.2 });
+    const server = await start({ engine: hastyEngine, idleTimeout: 0.2 });
     const client = await peer(server.port);
     client.socket.write("x");
     expect(await client.ended).toBe("FIN");
@@ -45,7 +46,7 @@ describe("the idle timeout", () => {
   });
 
   test("resets a peer for which bytes are held: it must not take what it has for everything", async () => {
-    const server = await start({ idleTimeout: 0.5 });
+    const server = await start({ engine: hastyEngine, idleTimeout: 0.5 });
     const client = await stalled(server.port);
     await until(() => server.figures.open === 0, "the stalled connection is closed", 4000);
     expect(server.figures.broken).toBe(1);
@@ -75,7 +76,7 @@ describe("the idle timeout", () => {
   );
 
   test("what comes behind our FIN is counted as dropped", async () => {
-    const server = await start({ idleTimeout: 0.2 });
+    const server = await start({ engine: hastyEngine, idleTimeout: 0.2 });
     const client = await peer(server.port);
     expect(await client.ended).toBe("FIN");
     client.socket.end("too late");
@@ -84,12 +85,12 @@ describe("the idle timeout", () => {
   });
 
   test("leaves a peer alone that moves a byte now and then", async () => {
-    const server = await start({ idleTimeout: 0.4 });
+    const server = await start({ engine: hastyEngine, idleTimeout: 1 });
     const client = await peer(server.port);
     for (let i = 0; i < 8; i++) {
       client.socket.write("x");
       await until(() => client.count === i + 1, "the byte comes back");
-      await Bun.sleep(100);
+      await Bun.sleep(100 / HASTE);
     }
     expect(server.figures.open).toBe(1);
     client.socket.destroy();
@@ -98,7 +99,7 @@ describe("the idle timeout", () => {
 
 describe("a stop", () => {
   test("finishes an idle peer with FIN and does not wait for the timeout", async () => {
-    const server = await start();
+    const server = await start({ engine: hastyEngine });
     const client = await peer(server.port);
     client.socket.write("x");
     await until(() => client.count === 1, "the byte comes back");
@@ -107,18 +108,18 @@ describe("a stop", () => {
     expect(await client.ended).toBe("FIN");
     client.socket.end();
     await stopped;
-    expect(performance.now() - began).toBeLessThan(3000);
+    expect(performance.now() - began).toBeLessThan(3000 / HASTE);
   });
 
   test("gives back what a slow peer had sent, all of it, before the FIN", async () => {
-    const server = await start();
+    const server = await start({ engine: hastyEngine });
     const client = await peer(server.port);
     client.socket.pause();
     const bytes = pattern(8 << 20);
     client.socket.write(bytes);
     await until(() => server.figures.held > 0, "the server holds bytes for the peer");
     const stopped = server.stop(15);
-    await Bun.sleep(500);
+    await Bun.sleep(500 / HASTE);
     client.socket.resume();
     expect(await client.ended).toBe("FIN");
     expect(client.got.equals(bytes)).toBe(true);
@@ -127,7 +128,7 @@ describe("a stop", () => {
   });
 
   test("a peer that goes on sending gets all that was echoed, then a reset: a FIN would say that this was everything", async () => {
-    const server = await start();
+    const server = await start({ engine: hastyEngine });
     const client = await peer(server.port);
     const block = pattern(65_536);
     const send = (): void => {
@@ -148,7 +149,7 @@ describe("a stop", () => {
   });
 
   test("a peer that waits for each answer is reset as well: its last message has none", async () => {
-    const server = await start();
+    const server = await start({ engine: hastyEngine });
     const client = await peer(server.port);
     // It thinks for a moment before each message.
     client.socket.on("data", () => setTimeout(() => client.socket.write("x"), 5));
@@ -168,14 +169,14 @@ describe("a stop", () => {
   });
 
   test("closes peers that stay at the timeout, and resets those for which bytes are held", async () => {
-    const server = await start();
+    const server = await start({ engine: hastyEngine });
     const quiet = await peer(server.port);
     const stuck = await stalled(server.port);
     const began = performance.now();
     await server.stop(1);
     const took = performance.now() - began;
-    expect(took).toBeGreaterThan(900);
-    expect(took).toBeLessThan(1500);
+    expect(took).toBeGreaterThan(900 / HASTE);
+    expect(took).toBeLessThan(1500 / HASTE);
     expect(await quiet.ended).toBe("FIN");
     stuck.socket.resume();
     expect(await stuck.ended).toBe("ECONNRESET");
@@ -183,7 +184,7 @@ describe("a stop", () => {
   });
 
   test("serves a peer on whose FIN has come, though the time for reading is over: it gets everything", async () => {
-    const server = await start();
+    const server = await start({ engine: hastyEngine });
     const client = await peer(server.port);
     client.socket.pause();
     const bytes = pattern(5 << 20);
@@ -191,7 +192,7 @@ describe("a stop", () => {
     await until(() => server.figures.held > 0, "the server holds bytes for the peer");
     const stopped = server.stop(2);
     // From a second on, nothing more is read of peers that may go on.
-    await Bun.sleep(1300);
+    await Bun.sleep(1300 / HASTE);
     client.socket.resume();
     expect(await client.ended).toBe("FIN");
     expect(client.got.equals(bytes)).toBe(true);
@@ -200,7 +201,7 @@ describe("a stop", () => {
   });
 
   test("takes no new connection, and asked twice is one stop", async () => {
-    const server = await start();
+    const server = await start({ engine: hastyEngine });
     const client = await peer(server.port);
     const stopped = server.stop(5);
     expect(server.stop(0)).toBe(stopped);
