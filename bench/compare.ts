@@ -10,7 +10,8 @@ import { parseArgs } from "node:util";
 import { cases as allCases, QUICK, type Case } from "./comparison/cases.ts";
 import { coresToPin, measure } from "./comparison/measure.ts";
 import { page } from "./comparison/page.ts";
-import { casesNamed, LEAST_ROUNDS, type Measurement, type Result } from "./comparison/result.ts";
+import { casesNamed, FORMAT, resultText, type Measurement, type Result } from "./comparison/result.ts";
+import { MIN_ROUNDS } from "./statistics.ts";
 import { table } from "./comparison/table.ts";
 import { installed, parseServer, servers as allServers, type Server } from "./servers.ts";
 import { flagsRefused, UsageError } from "./usage.ts";
@@ -39,7 +40,7 @@ Usage: bun run bench [options]
   --case <name>            this case only; can be given several times
   --server <name=command>  one more server, "{port}" in its command; can be given several times
   --server <name>          of the servers below only this one, beside ${BASELINE}; likewise
-  --rounds <number>        1 to 99 (default ${FULL.rounds}; a verdict needs ${LEAST_ROUNDS})
+  --rounds <number>        1 to 99 (default ${FULL.rounds}; a verdict needs ${MIN_ROUNDS})
   --seconds <time>         each window, 0.05 to 600 (default ${FULL.seconds})
   --json <file>            everything that was measured, raw
   --html <file>            the report as one page with its charts
@@ -178,7 +179,7 @@ function blank(flags: Flags, servers: readonly Server[], args: readonly string[]
   if (cores === null)
     notMeasured.push("server and generator on cores of their own: no taskset(1), or one core");
   return {
-    format: "ringback comparison 1",
+    format: FORMAT,
     date: new Date().toISOString(),
     commit: commit(),
     command: ["bun", "run", "bench", ...withoutFiles(args).map(quoted)].join(" "),
@@ -308,7 +309,7 @@ async function main(args: string[]): Promise<number> {
     process.stderr.write("bench: interrupted; what follows is of the measurements until then\n");
   }
   process.stdout.write(table(result));
-  if (flags.json !== undefined) await Bun.write(flags.json, JSON.stringify(result));
+  if (flags.json !== undefined) await Bun.write(flags.json, resultText(result));
   if (flags.html !== undefined) await Bun.write(flags.html, page(result));
   const failed = result.measurements.some((one) => one.error !== undefined);
   return failed || interrupted.signal.aborted ? 1 : 0;

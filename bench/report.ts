@@ -11,13 +11,13 @@ import { flagsRefused, UsageError } from "./usage.ts";
 
 const HELP = `Draws a chart from a comparison's result, as an SVG file beside it, and prints its table.
 
-Usage: bun run bench:report <file.json> [<again.json>] [--to <server>]
+Usage: bun run bench:report <file.jsonl> [<again.jsonl>] [--to <server>]
 
-A file is what "bun run bench --json <file.json>" has written. With a second one, of another run, a verdict is one only
+A file is what "bun run bench --json <file.jsonl>" has written. With a second one, of another run, a verdict is one only
 where both have come to it. With --to, only the table is printed, with its ratios to another server of the file.
 
 Try it:
-  bun run bench:report result.json --to Bun.listen
+  bun run bench:report result.jsonl --to Bun.listen
 `;
 
 /** @throws UsageError */
@@ -49,8 +49,8 @@ async function main(args: string[]): Promise<void> {
   const { values, positionals } = readFlags(args);
   if (values.help) return void process.stdout.write(HELP);
   const [file, second] = positionals;
-  if (file === undefined || !file.endsWith(".json"))
-    throw new UsageError("a file is needed, whose name ends in .json; --help tells the usage");
+  if (file === undefined || !file.endsWith(".jsonl"))
+    throw new UsageError("a file is needed, whose name ends in .jsonl; --help tells the usage");
   if (positionals.length > 2) throw new UsageError("two files at most: a run and another one");
   const result = parseResult(await Bun.file(file).text(), file);
   const again = second === undefined ? undefined : parseResult(await Bun.file(second).text(), second);
@@ -63,7 +63,7 @@ async function main(args: string[]): Promise<void> {
       );
     return void process.stdout.write(table({ ...result, baseline: values.to }, again));
   }
-  const drawn = file.replace(/\.json$/, ".svg");
+  const drawn = file.replace(/\.jsonl$/, ".svg");
   await Bun.write(drawn, summaryChart(result, again));
   process.stdout.write(`${table(result, again)}\n${drawn} is drawn\n`);
 }

@@ -71,7 +71,9 @@ async function load(
   const words = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
   if (one.kind === "churn") words.push("--churn");
   const command = pinnedTo(core, [process.execPath, "run", here("load.ts"), "--json", ...words]);
-  return JSON.parse(await output(command, (seconds + warmup) * 1000 + PATIENCE_MS, signal)) as LoadResult;
+  const text = await output(command, (seconds + warmup) * 1000 + PATIENCE_MS, signal);
+  const { histogram, ...load } = JSON.parse(text) as LoadResult;
+  return load;
 }
 
 async function memory(server: Running, one: MemoryCase, core: number | undefined, signal: AbortSignal) {

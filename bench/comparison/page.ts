@@ -15,7 +15,8 @@ import {
   type Panel,
 } from "./chart.ts";
 import type { Case } from "./cases.ts";
-import { cellsOf, LEAST_ROUNDS, median, roundsOf, shown, type Cell, type Result } from "./result.ts";
+import { MIN_ROUNDS, median } from "../statistics.ts";
+import { cellsOf, roundsOf, shown, type Cell, type Result } from "./result.ts";
 
 type Cells = readonly Cell[];
 
@@ -183,7 +184,7 @@ function method(result: Result): string[] {
       : `The server ran on core ${pinned.server} with all its threads, the load generator on core ${pinned.load}; everything else on the machine shared both.`,
     "CPU time is the kernel's account of the server's process, all its threads, over exactly the window, divided by the messages that were answered in it. Every byte that came back was checked: a wrong or missing one voids a measurement.",
     "In the open loop messages leave by a schedule, and latency counts from the moment a message was due, so that a server that stalls cannot hide it. In the closed loop an answer lets the next message go: its latency is friendlier, and its rate is often the generator's limit; then no rate is a verdict, and no latency of a closed loop ever is. Where the schedule was kept so badly by the generator that its own lateness is more than half of a latency, that one is none, either.",
-    `A ratio is taken round by round, against ${baseline}. It is told as the median of the geometric means of all pairs of rounds, with the interval that belongs to it (Hodges and Lehmann, by the signed-rank distribution): it has the true ratio in at least 95 of 100 cases, if rounds are independent and err as easily in one direction as in the other. Where it spans 1, there is no verdict; with fewer than ${LEAST_ROUNDS} rounds there is none at all. Among a hundred verdicts, a few may be chance.`,
+    `A ratio is taken round by round, against ${baseline}. It is told as the median of the geometric means of all pairs of rounds, with the interval that belongs to it (Hodges and Lehmann, by the signed-rank distribution): it has the true ratio in at least 95 of 100 cases, if rounds are independent and err as easily in one direction as in the other. Where it spans 1, there is no verdict; with fewer than ${MIN_ROUNDS} rounds there is none at all. Among a hundred verdicts, a few may be chance.`,
     "Bars are medians with their quartiles, latencies medians of the rounds' own percentiles. Behind a bar stand the figure and the ratio; a question mark says that there is no verdict.",
   ];
 }

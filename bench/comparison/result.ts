@@ -1,10 +1,12 @@
 /**
- * The result of a comparison: everything raw, as --json writes it, and what is said of it: medians, their spread, the
- * ratio to node:net and when it is a verdict. It changes when the file's form or the statistics do.
+ * The result of a comparison: everything raw, as --json writes it, and what it says: medians, their spread, the ratio
+ * to node:net and when that is a verdict. It changes when the file's form or the rules for a verdict do.
  */
 import type { LoadResult } from "../load/result.ts";
 import { cases as allCases, metrics, type Case, type Metric } from "./cases.ts";
-import { resultForm } from "./form.ts";
+import { interval, median, quantile, type Interval } from "../statistics.ts";
+
+export const FORMAT = "ringback comparison 2";
 
 export interface Measurement {
   /** From 1 on. */
@@ -15,15 +17,15 @@ export interface Measurement {
   at: number;
   /** Milliseconds from the start of the server's process to its first echoed byte, if there was one. */
   firstEchoMs?: number;
-  /** Of the load generator, whole. */
-  load?: LoadResult;
+  /** Of the load generator, but for the histogram, of which no reader takes more than the percentiles. */
+  load?: Omit<LoadResult, "histogram">;
   memory?: { connections: number; emptyBytes: number; fullBytes: number };
   /** Why there is no figure. */
   error?: string;
 }
 
 export interface Result {
-  format: "ringback comparison 1";
+  format: typeof FORMAT;
   /** ISO 8601, UTC, of the beginning. */
   date: string;
   /** null outside a git repository; ends in "+" when files were changed. */
@@ -48,12 +50,6 @@ export interface Result {
   measurements: Measurement[];
 }
 
-export interface Interval {
-  estimate: number;
-  low: number;
-  high: number;
-}
-
 export type Verdict = "better" | "worse" | null;
 
 export interface Cell {
@@ -72,55 +68,6 @@ export interface Cell {
   /** Whether the ratio can be a verdict: the figure is the server's, and not said to be none. */
   judged: boolean;
   verdict: Verdict;
-}
-
-const CONFIDENCE = 0.95;
-/** How many rounds an interval needs, and with it a verdict. */
-export const LEAST_ROUNDS = 6;
-
-const ascending = (values: readonly number[]): number[] => [...values].sort((a, b) => a - b);
-
-/** Between the two in the middle, when there are two; quantile(values, 0.25) is the lower quartile. */
-export function quantile(values: readonly number[], q: number): number {
-  const sorted = ascending(values);
-  const at = (sorted.length - 1) * q;
-  const below = sorted[Math.floor(at)]!;
-  return below + (sorted[Math.ceil(at)]! - below) * (at - Math.floor(at));
-}
-
-export const median = (values: readonly number[]): number => quantile(values, 0.5);
-
-/**
- * How many of the means of two, from each end, can be left out of the interval: the signed-rank distribution. Of the
- * numbers 1 to n each counts or not as a coin falls, and the sum is below k in so many of all cases (Wilcoxon 1945).
- */
-function leftOut(n: number): number {
-  const ways = new Float64Array((n * (n + 1)) / 2 + 1);
-  ways[0] = 1;
-  for (let rank = 1; rank <= n; rank++) {
-    for (let sum = ways.length - 1; sum >= rank; sum--) ways[sum]! += ways[sum - rank]!;
-  }
-  let outside = 0;
-  for (let k = 0; ; k++) {
-    outside += (2 * ways[k]!) / 2 ** n;
-    if (1 - outside < CONFIDENCE) return k - 1;
-  }
-}
-
-/**
- * What the ratios of the rounds say of the true one, in at least 95 of 100 cases (Hodges and Lehmann 1963): the median
- * of the geometric means of all pairs of rounds, and how far they go when the outer ones are left out on both sides. It
- * assumes that a round errs as easily in one direction as in the other, and nothing about how far: a round in which the
- * machine did something else moves it little.
- * @param ratios all above 0
- * @returns null for fewer than six
- */
-export function interval(ratios: readonly number[]): Interval | null {
-  const out = leftOut(ratios.length);
-  if (out < 0) return null;
-  const means = ratios.flatMap((one, i) => ratios.slice(i).map((other) => Math.sqrt(one * other)));
-  const sorted = ascending(means);
-  return { estimate: median(means), low: sorted[out]!, high: sorted[sorted.length - 1 - out]! };
 }
 
 /** The figure of one measurement; undefined when it has none. */
@@ -164,7 +111,10 @@ function verdictOf({ better }: Metric, ratio: Interval | null): Verdict {
 }
 
 /** Whether a figure is the generator's and not the server's. */
-function isGenerators({ schedule, generator }: LoadResult, { name, limited }: Metric): boolean {
+function isGenerators(
+  { schedule, generator }: Omit<LoadResult, "histogram">,
+  { name, limited }: Metric,
+): boolean {
   if (limited === undefined) return false;
   return schedule === null ? generator.limited : schedule.late.some((one) => one === name);
 }
@@ -247,21 +197,32 @@ function ownCells(result: Result): Cell[] {
   return cells;
 }
 
-/** @throws Error that says what is wrong, when the text is no result of a comparison */
+/** As a file (JSON Lines, https://jsonlines.org): everything but the measurements, and then one measurement per line. */
+export function resultText({ measurements, ...rest }: Result): string {
+  return [rest, ...measurements].map((line) => `${JSON.stringify(line)}\n`).join("");
+}
+
+/** @throws Error that says what is wrong, when the text is not what resultText() makes */
 export function parseResult(text: string, from: string): Result {
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(text);
-  } catch (error) {
-    throw new Error(`${from}: is no JSON: ${(error as Error).message}`, { cause: error });
+  const [rest, ...measurements] = text
+    .trimEnd()
+    .split("\n")
+    .map((line, i) => {
+      try {
+        return JSON.parse(line) as unknown;
+      } catch (error) {
+        throw new Error(`${from}: line ${i + 1} is not JSON: ${(error as Error).message}`, { cause: error });
+      }
+    });
+  const { format } = (rest ?? {}) as Partial<Result>;
+  if (format !== FORMAT) {
+    const found = JSON.stringify(format);
+    throw new Error(`${from}: not a result of this benchmark (its format is ${found}, and not "${FORMAT}")`);
   }
-  const { format } = (parsed ?? {}) as Partial<Result>;
-  if (format !== "ringback comparison 1") {
-    throw new Error(`${from}: is no result of a comparison (its format is ${JSON.stringify(format)})`);
+  for (const name of ["date", "settings", "servers", "cases", "baseline", "notMeasured"]) {
+    if (!(name in (rest as object))) throw new Error(`${from}: damaged: its first line has no "${name}"`);
   }
-  const wrong = resultForm(parsed, "");
-  if (wrong !== undefined) throw new Error(`${from}: is damaged, or of another version: ${wrong}`);
-  return parsed as Result;
+  return { ...(rest as Omit<Result, "measurements">), measurements: measurements as Measurement[] };
 }
 
 /** The cases by their names. @throws Error that lists them */

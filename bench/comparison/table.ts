@@ -1,7 +1,8 @@
 /**
  * The comparison on a terminal: a block for each case, with bars. It changes when its looks do.
  */
-import { agreement, cellsOf, LEAST_ROUNDS, roundsOf, shown, type Cell, type Result } from "./result.ts";
+import { MIN_ROUNDS } from "../statistics.ts";
+import { agreement, cellsOf, roundsOf, shown, type Cell, type Result } from "./result.ts";
 import type { Case } from "./cases.ts";
 
 const BAR = 16;
@@ -84,7 +85,7 @@ export function table(result: Result, again?: Result): string {
   const rounds = roundsOf(result);
   const notes = [
     `Medians of ${rounds} ${rounds === 1 ? "round" : "rounds"} of ${result.settings.seconds} s. Ratios are taken round by round; [low, high] has the true one`,
-    `in at least 95 of 100 cases${rounds < LEAST_ROUNDS ? `, and needs ${LEAST_ROUNDS} rounds: there are no verdicts here` : ""}.`,
+    `in at least 95 of 100 cases${rounds < MIN_ROUNDS ? `, and needs ${MIN_ROUNDS} rounds: there are no verdicts here` : ""}.`,
     `+ better, - worse than ${result.baseline}; no mark where the interval spans 1, nor at what is never a verdict`,
     "(latencies of a closed loop, which follow from its rate, and p99.9).",
     "* the load generator was the limit: the server can do better, and it is not said how much.",

@@ -10,10 +10,9 @@ import { page, summaryChart } from "../../bench/comparison/page.ts";
 import {
   agreement,
   cellsOf,
-  interval,
-  median,
+  FORMAT,
   parseResult,
-  quantile,
+  resultText,
   shown,
   type Measurement,
   type Result,
@@ -21,7 +20,6 @@ import {
 import { table } from "../../bench/comparison/table.ts";
 import { Histogram } from "../../bench/histogram.ts";
 import type { LoadResult } from "../../bench/load/result.ts";
-import { Random } from "../support/random.ts";
 
 setDefaultTimeout(120_000);
 
@@ -72,7 +70,7 @@ function resultOf(
     } as unknown as LoadResult,
   });
   return {
-    format: "ringback comparison 1",
+    format: FORMAT,
     date: "2026-11-22T00:00:00.000Z",
     commit: null,
     command: "bun run bench",
@@ -93,42 +91,41 @@ function resultOf(
 const verdict = (result: Result, metric: string) =>
   cellsOf(result).find((cell) => cell.server === "ringback" && cell.metric.name === metric)!.verdict;
 
-describe("the statistics", () => {
-  test("median and quantiles lie between the values where they must", () => {
-    expect(median([3, 1, 2])).toBe(2);
-    expect(median([4, 1, 2, 3])).toBe(2.5);
-    expect(quantile([1, 2, 3, 4, 5], 0.25)).toBe(2);
-    expect(quantile([1, 2], 0.25)).toBe(1.25);
-  });
+/** The text of every cell of every table row of a page, and whether its tags are balanced. */
+async function parsed(html: string): Promise<{ rows: string[][]; text: string }> {
+  const rows: string[][] = [];
+  let text = "";
+  const rewriter = new HTMLRewriter()
+    .on("tbody tr", { element: () => void rows.push([]) })
+    .on("tbody td", {
+      element: () => void rows.at(-1)!.push(""),
+      text: (chunk) => void rows.at(-1)!.push((rows.at(-1)!.pop() ?? "") + chunk.text),
+    })
+    .on("body *", { text: (chunk) => void (text += chunk.text) })
+    .on("script", {
+      element: () => {
+        throw new Error("the page must not need a script");
+      },
+    });
+  await rewriter.transform(new Response(html)).text();
+  const plain = (source: string): string =>
+    source.replace(/&#(\d+);/g, (_, code: string) => String.fromCodePoint(Number(code)));
+  return { rows: rows.map((row) => row.map(plain)), text: plain(text) };
+}
 
-  test("an interval needs six values, and is then from the least to the largest", () => {
-    expect(interval([1, 2, 4, 8, 16])).toBeNull();
-    expect(interval([16, 1, 4, 2, 8, 32])).toEqual({ estimate: 2 ** 2.5, low: 1, high: 32 });
-    // Of seven, two means are left out on each side, as R has it: wilcox.test(0:6, conf.int = TRUE) says 1 to 5.
-    const { estimate, low, high } = interval([64, 1, 16, 2, 8, 4, 32])!;
-    expect([estimate, low, high].map(Math.log2)).toEqual([3, 1, 5]);
-  });
+/** An SVG is XML: every tag is closed, in order, and nothing in the text is taken for one. */
+function expectWellFormed(xml: string): void {
+  const open: string[] = [];
+  for (const [, closing, name, alone] of xml.matchAll(/<(\/?)([a-z]+)(?:"[^"]*"|[^">])*?(\/?)>/gi)) {
+    if (closing === "/") expect(open.pop()).toBe(name);
+    else if (alone !== "/") open.push(name!);
+  }
+  expect(open).toEqual([]);
+  expect(xml).not.toMatch(/NaN|Infinity|undefined/);
+}
 
-  test("one round in which the machine did something else moves it little", () => {
-    const quiet = interval([0.8, 0.81, 0.79, 0.8, 0.82, 0.78, 0.8, 0.8, 0.8])!;
-    const disturbed = interval([0.8, 0.81, 0.79, 0.8, 0.82, 0.78, 5, 0.8, 0.8])!;
-    expect(disturbed.estimate / quiet.estimate).toBeLessThan(1.02);
-  });
-
-  test("it has the true ratio inside in at least 95 of 100 cases, also with outliers", () => {
-    const random = new Random(7);
-    for (const count of [6, 7, 9, 12, 17]) {
-      let inside = 0;
-      for (let i = 0; i < 4000; i++) {
-        const error = () => random.between(-1000, 1000) / (random.chance(0.1) ? 100 : 2000);
-        const { low, high } = interval(Array.from({ length: count }, () => 0.7 * Math.exp(error())))!;
-        if (low <= 0.7 && 0.7 <= high) inside++;
-      }
-      expect(inside / 4000).toBeGreaterThan(0.94);
-    }
-  });
-
-  test("a verdict is given where the interval does not span 1, and for the better direction", () => {
+describe("a verdict", () => {
+  test("is given where the interval does not span 1, and for the better direction", () => {
     const even = [10, 10, 10, 10, 10, 10, 10];
     expect(verdict(resultOf([8, 8.1, 7.9, 8, 9.9, 8, 8], even), "cpu")).toBe("better");
     expect(verdict(resultOf([12, 11, 13, 10.1, 12, 12, 12], even), "cpu")).toBe("worse");
@@ -182,39 +179,6 @@ describe("the statistics", () => {
   });
 });
 
-/** The text of every cell of every table row of a page, and whether its tags are balanced. */
-async function parsed(html: string): Promise<{ rows: string[][]; text: string }> {
-  const rows: string[][] = [];
-  let text = "";
-  const rewriter = new HTMLRewriter()
-    .on("tbody tr", { element: () => void rows.push([]) })
-    .on("tbody td", {
-      element: () => void rows.at(-1)!.push(""),
-      text: (chunk) => void rows.at(-1)!.push((rows.at(-1)!.pop() ?? "") + chunk.text),
-    })
-    .on("body *", { text: (chunk) => void (text += chunk.text) })
-    .on("script", {
-      element: () => {
-        throw new Error("the page must not need a script");
-      },
-    });
-  await rewriter.transform(new Response(html)).text();
-  const plain = (source: string): string =>
-    source.replace(/&#(\d+);/g, (_, code: string) => String.fromCodePoint(Number(code)));
-  return { rows: rows.map((row) => row.map(plain)), text: plain(text) };
-}
-
-/** An SVG is XML: every tag is closed, in order, and nothing in the text is taken for one. */
-function expectWellFormed(xml: string): void {
-  const open: string[] = [];
-  for (const [, closing, name, alone] of xml.matchAll(/<(\/?)([a-z]+)(?:"[^"]*"|[^">])*?(\/?)>/gi)) {
-    if (closing === "/") expect(open.pop()).toBe(name);
-    else if (alone !== "/") open.push(name!);
-  }
-  expect(open).toEqual([]);
-  expect(xml).not.toMatch(/NaN|Infinity|undefined/);
-}
-
 describe("the whole comparison at its smallest", () => {
   let result: Result;
   let html: string;
@@ -222,9 +186,9 @@ describe("the whole comparison at its smallest", () => {
   const name = (file: string): string => join(directory, file);
 
   beforeAll(async () => {
-    const files = ["--json", name("r.json"), "--html", name("r.html")];
+    const files = ["--json", name("r.jsonl"), "--html", name("r.html")];
     said = await bench(COMPARE, "--rounds", "1", "--seconds", "0.25", "--server", "ringback", ...files);
-    result = parseResult(await Bun.file(name("r.json")).text(), "r.json");
+    result = parseResult(await Bun.file(name("r.jsonl")).text(), "r.jsonl");
     html = await Bun.file(name("r.html")).text();
   });
 
@@ -277,7 +241,7 @@ describe("the whole comparison at its smallest", () => {
   });
 
   test("gives a file from which the report draws the README's chart, and prints the same table", async () => {
-    const report = await bench(REPORT, name("r.json"));
+    const report = await bench(REPORT, name("r.jsonl"));
     expect(report.code).toBe(0);
     expect(report.stdout).toBe(`${said.stdout}\n${name("r.svg")} is drawn\n`);
     const drawn = await Bun.file(name("r.svg")).text();
@@ -296,7 +260,7 @@ test("the committed results can be read, the chart is drawn from them, and the t
   expect(files.length).toBeGreaterThan(0);
   for (const file of files) {
     const name = file.replace(/\.svg$/, "");
-    const [result, again] = [await read(`${name}.json`), await read(`${name}-again.json`)];
+    const [result, again] = [await read(`${name}.jsonl`), await read(`${name}-again.jsonl`)];
     expect((await Bun.file(join(results, file)).text()) === summaryChart(result, again)).toBe(true);
     expect(agreement(result, again).contrary).toBe(0);
   }
@@ -319,8 +283,8 @@ test("a verdict of two runs is one that both have come to", () => {
 });
 
 test("the report gives the ratios to another server of the file, and draws nothing then", async () => {
-  const file = join(directory, "to.json");
-  await Bun.write(file, JSON.stringify(resultOf(Array(7).fill(5), Array(7).fill(10))));
+  const file = join(directory, "to.jsonl");
+  await Bun.write(file, resultText(resultOf(Array(7).fill(5), Array(7).fill(10))));
   const { stdout, code } = await bench(REPORT, file, "--to", "ringback");
   expect(code).toBe(0);
   expect(stdout).toContain("of ringback");
@@ -366,7 +330,7 @@ describe("the order", () => {
 });
 
 test("each measurement has a process of its own", async () => {
-  const json = join(directory, "rounds.json");
+  const json = join(directory, "rounds.jsonl");
   const flags = ["--case", "1 x 64 B", "--case", "visits", "--rounds", "2", "--seconds", "0.05"];
   const { code } = await bench(COMPARE, ...flags, "--server", "ringback", "--json", json);
   expect(code).toBe(0);
@@ -422,7 +386,7 @@ test("a server that alters a byte is told, is missing in the table, and makes th
       socket.write(chunk);
     } } });`,
   );
-  const json = join(directory, "wrong.json");
+  const json = join(directory, "wrong.jsonl");
   const given = `wrong='${process.execPath}' '${file}' {port}`;
   const { stdout, stderr, code } = await bench(
     COMPARE,
@@ -465,15 +429,28 @@ describe("wrong words are refused before anything is measured", () => {
     for (const one of cases) expect(stdout).toContain(one.name);
   });
 
+  test("a damaged file is refused by its line", () => {
+    const text = resultText(resultOf([1], [2]));
+    expect(parseResult(text, "r.jsonl").measurements).toHaveLength(2);
+    const lines = text.split("\n");
+    expect(() => parseResult([lines[0], lines[1]!.slice(0, -1)].join("\n"), "r.jsonl")).toThrow(
+      /^r\.jsonl: line 2 is not JSON: /,
+    );
+    expect(() => parseResult(JSON.stringify({ format: FORMAT }), "r.jsonl")).toThrow(
+      'r.jsonl: damaged: its first line has no "date"',
+    );
+    expect(() => parseResult("[]", "r.jsonl")).toThrow("not a result of this benchmark");
+  });
+
   test("for the report: no file, another file, no result", async () => {
     expect((await bench(REPORT)).code).toBe(2);
     expect((await bench(REPORT, "--nonsense")).code).toBe(2);
-    const file = join(directory, "other.json");
+    const file = join(directory, "other.jsonl");
     await Bun.write(file, "{}");
     const { code, stderr } = await bench(REPORT, file);
     expect({ code, stderr }).toEqual({
       code: 1,
-      stderr: `bench:report: ${file}: is no result of a comparison (its format is undefined)\n`,
+      stderr: `bench:report: ${file}: not a result of this benchmark (its format is undefined, and not "${FORMAT}")\n`,
     });
   });
 });

@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { readFlags as readComparison } from "../../bench/compare.ts";
 import { cases } from "../../bench/comparison/cases.ts";
-import { parseResult, type Result } from "../../bench/comparison/result.ts";
+import type { Result } from "../../bench/comparison/result.ts";
 import { table } from "../../bench/comparison/table.ts";
 import { readCommand as readLoad } from "../../bench/load.ts";
 import { decodeAddress } from "../../src/os/address.ts";
@@ -132,12 +132,6 @@ describe("found by fuzzing", () => {
       const { message } = thrown(() => read(["--a. \x07b"])) as Error;
       expect(message).toBe("Unknown option '--a. \\u{7}b'; --help lists the flags");
     }
-  });
-
-  test("a result of a comparison with its format alone was taken", () => {
-    expect(thrown(() => parseResult('{"format":"ringback comparison 1"}', "r.json"))).toMatchObject({
-      message: "r.json: is damaged, or of another version: date is not a text",
-    });
   });
 
   test("a bar of nothing but zeros was the word undefined", () => {

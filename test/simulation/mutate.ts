@@ -75,7 +75,7 @@ function look(copy: string, { file, test }: Mutation): Outcome {
     ];
     const first = run(copy, [...simulate, "--quiet"]);
     const { failed, hung, text } = first.hung ? run(copy, [...simulate, "--quiet"]) : first;
-    const [, where] = /DEFECT in the world (\w+, seed \d+, step \d+: .*)/.exec(text) ?? [];
+    const [, where] = /DEFECT in the world ([\w-]+, seed \d+, step \d+: .*)/.exec(text) ?? [];
     if (where !== undefined) return { caught: true, by: where };
     if (hung) return { caught: true, by: `the world ${world}: a step never ends, twice` };
     if (failed) return { caught: false, by: `the world ${world} broke: ${text.trim().split("\n").at(-1)}` };
