@@ -2,14 +2,14 @@
  * The tutorial's reply, `OK...` before each recv of 1024 bytes: how the server composes it, against how it is usually
  * written. Everything around it is the same: a connection, its ring, and a socket that takes all and does nothing.
  */
-import { bench, do_not_optimize, group, summary } from "mitata";
+import { do_not_optimize } from "mitata";
 import { replyNamed, type Reply } from "../src/echo/reply.ts";
 import { Connection } from "../src/core/connection.ts";
 import { RingPool } from "../src/core/ring-buffer.ts";
 import { TurnBudget } from "../src/core/turn-budget.ts";
 import { bunTime } from "../src/engine/bun/time.ts";
 import { closedTransport, type Transport } from "../src/core/transport.ts";
-import { runSuite } from "./suite.ts";
+import { bench, group, runSuite, summary } from "./suite.ts";
 
 const RECV_SIZE = 1024;
 const OK = Buffer.from("OK...");

@@ -2,9 +2,9 @@
  * The ring against what is usually written instead: a ring of bytes that copies, an array of chunks, Buffer.concat.
  * Each takes chunks in and gives them out in slices that may be kept, as recv() does for a slow reader.
  */
-import { bench, do_not_optimize, group, summary } from "mitata";
+import { do_not_optimize } from "mitata";
 import { RingBuffer } from "../src/core/ring-buffer.ts";
-import { runSuite } from "./suite.ts";
+import { bench, group, runSuite, summary } from "./suite.ts";
 
 const CAPACITY = 65_536;
 const ring = new RingBuffer(CAPACITY);

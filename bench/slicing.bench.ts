@@ -1,7 +1,7 @@
 /** A received chunk in slices of recv's size: the ring's take against the calls that cut a Buffer. */
-import { bench, do_not_optimize, group, summary } from "mitata";
+import { do_not_optimize } from "mitata";
 import { RingBuffer } from "../src/core/ring-buffer.ts";
-import { runSuite } from "./suite.ts";
+import { bench, group, runSuite, summary } from "./suite.ts";
 
 const CHUNK = Buffer.alloc(65_536, "x");
 const ring = new RingBuffer(CHUNK.length);

@@ -53,14 +53,11 @@ for (const [file, { groups, contenders }] of Object.entries(suites)) {
   test(`${file}: measures ${contenders.join("; ")}`, async () => {
     const { code, stdout, stderr } = await finished(spawn(join(BENCH, file), "--smallest"));
     expect([code, stderr]).toEqual([0, ""]);
-    // A line with an average for each contender, and a summary for each group.
-    const averages = [...stdout.matchAll(/^(.*?) +[\d.]+ [nµm]?s\/iter /gm)].map(([, name]) => name);
+    // A line with an average for each contender of each group.
+    const averages = [...stdout.matchAll(/^(.*?) +\d+ ns\/iter$/gm)].map(([, name]) => name);
     for (const name of contenders) {
       expect(averages.filter((measured) => measured === name)).toHaveLength(groups);
     }
-    expect(stdout.match(/^summary$/gm)).toHaveLength(groups);
-    expect(stdout.match(/x (faster|slower) than /g)).toHaveLength(groups * (contenders.length - 1));
-    expect(stdout).not.toContain("error:");
   });
 }
 
