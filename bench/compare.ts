@@ -3,10 +3,11 @@
  * The comparison: `bun run bench`. Flags, the order of the rounds, progress, exit code. It changes when a flag or the
  * order does.
  */
+import { listFlags } from "../src/cli/flags-help.ts";
+import { readFlags, seconds, text, UsageError, whole } from "../src/cli/flags.ts";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { cases as allCases, QUICK, type Case } from "./comparison/cases.ts";
 import { coresToPin, measure } from "./comparison/measure.ts";
 import { page } from "./comparison/page.ts";
@@ -14,7 +15,6 @@ import { casesNamed, FORMAT, resultText, type Measurement, type Result } from ".
 import { MIN_ROUNDS } from "./statistics.ts";
 import { table } from "./comparison/table.ts";
 import { installed, parseServer, servers as allServers, type Server } from "./servers.ts";
-import { flagsRefused, UsageError } from "./usage.ts";
 
 /** All ratios are to the plainest program on node:net. */
 const BASELINE = "node:net pipe, Bun";
@@ -32,19 +32,34 @@ const TWICE_MS = 200;
 /** As a shell has it for SIGINT. */
 const EXIT_INTERRUPTED = 130;
 
+const FLAGS = {
+  quick: { help: "two cases and the start, 3 rounds: under a minute, no verdicts" },
+  case: { kind: text("name"), multiple: true, help: "this case only; can be given several times" },
+  server: {
+    kind: text("name=command"),
+    multiple: true,
+    help: `one more server, "{port}" in its command; a name alone: of the servers below only this one, beside ${BASELINE}; can be given several times`,
+  },
+  rounds: {
+    kind: whole({ min: 1, max: 99 }),
+    help: `a verdict needs ${MIN_ROUNDS}`,
+    otherwise: `${FULL.rounds}`,
+  },
+  seconds: {
+    kind: seconds({ min: 0.05, max: 600 }),
+    help: "each window",
+    otherwise: `${FULL.seconds}`,
+  },
+  json: { kind: text("file"), help: "everything that was measured, raw: a measurement per line" },
+  html: { kind: text("file"), help: "the report as one page with its charts" },
+  help: { short: "h", help: "show this text" },
+} as const;
+
 const HELP = `Compares echo servers: what Ringback costs and gains against node:net, and against a bare Bun.listen handler.
 
 Usage: bun run bench [options]
 
-  --quick                  two cases and the start, 3 rounds: under a minute, no verdicts
-  --case <name>            this case only; can be given several times
-  --server <name=command>  one more server, "{port}" in its command; can be given several times
-  --server <name>          of the servers below only this one, beside ${BASELINE}; likewise
-  --rounds <number>        1 to 99 (default ${FULL.rounds}; a verdict needs ${MIN_ROUNDS})
-  --seconds <time>         each window, 0.05 to 600 (default ${FULL.seconds})
-  --json <file>            everything that was measured, raw
-  --html <file>            the report as one page with its charts
-  --help
+${listFlags(FLAGS)}
 
 Cases: ${allCases.map((one) => one.name).join(", ")}
 Servers: ${allServers.map((one) => one.name).join("; ")}
@@ -63,7 +78,7 @@ Ctrl-C ends it early with what was measured; a second one ends it at once. Exit 
 or sent a wrong byte, or it was interrupted. 2: a wrong flag.
 `;
 
-interface Flags {
+interface Settings {
   quick: boolean;
   cases: readonly Case[];
   servers: Server[];
@@ -74,27 +89,12 @@ interface Flags {
   html: string | undefined;
 }
 
-function number(name: string, text: string | undefined, preset: number, least: number, most: number): number {
-  if (text === undefined) return preset;
-  const value = Number(text);
-  if (text.trim() !== "" && value >= least && value <= most) return value;
-  throw new UsageError(`--${name}: ${JSON.stringify(text)} is not from ${least} to ${most}`);
-}
-
 /** What a flag's text is taken for. */
 function asked<T>(flag: string, read: () => T): T {
   try {
     return read();
   } catch (error) {
     throw new UsageError(`${flag}: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-function parsed<T>(parse: () => T): T {
-  try {
-    return parse();
-  } catch (error) {
-    throw flagsRefused(error);
   }
 }
 
@@ -121,30 +121,17 @@ function serversNamed(texts: readonly string[]): Server[] {
 }
 
 /** @returns undefined for --help @throws UsageError */
-export function readFlags(args: string[]): Flags | undefined {
-  const text = { type: "string" } as const;
-  const many = { type: "string", multiple: true } as const;
-  const flag = { type: "boolean" } as const;
-  const options = {
-    ...{ quick: flag, help: flag, case: many, server: many },
-    ...{ rounds: text, seconds: text, json: text, html: text },
-  };
-  const { values } = parsed(() => parseArgs({ args, options, strict: true }));
-  if (values.help) return undefined;
-  const quick = values.quick ?? false;
+export function readCommand(args: string[]): Settings | undefined {
+  const given = readFlags(FLAGS, args, { name: () => "bun run bench" });
+  const { help, quick, json, html } = given;
+  if (help) return undefined;
   const preset = quick ? QUICKLY : FULL;
-  const rounds = number("rounds", values.rounds, preset.rounds, 1, 99);
-  if (!Number.isInteger(rounds)) throw new UsageError(`--rounds: ${rounds} is no whole number`);
-  const seconds = number("seconds", values.seconds, preset.seconds, 0.05, 600);
-  const servers = asked("--server", () => serversNamed(values.server ?? []));
-  const cases = values.case
-    ? asked("--case", () => casesNamed(values.case!))
-    : quick
-      ? casesNamed(QUICK)
-      : allCases;
+  const { rounds = preset.rounds, seconds = preset.seconds } = given;
+  const servers = asked("--server", () => serversNamed(given.server));
+  const named = given.case.length > 0 ? given.case : quick ? QUICK : undefined;
+  const cases = named === undefined ? allCases : asked("--case", () => casesNamed(named));
   // The smallest of all comparisons is to see that it works.
   const warmup = seconds < preset.seconds ? seconds : preset.warmup;
-  const { json, html } = values;
   checkWritable("--json", json);
   checkWritable("--html", html);
   return { quick, cases, servers, rounds, seconds, warmup, json, html };
@@ -165,7 +152,7 @@ function commit(): string | null {
 const quoted = (word: string): string =>
   /^[\w./=:-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 
-function blank(flags: Flags, servers: readonly Server[], args: readonly string[]): Result {
+function blank(flags: Settings, servers: readonly Server[], args: readonly string[]): Result {
   const { version } = JSON.parse(readFileSync(join(import.meta.dir, "../package.json"), "utf8")) as {
     version: string;
   };
@@ -218,7 +205,7 @@ interface Turn {
 }
 
 /** A B C, then C B A: what changes slowly on the machine meets all servers alike. */
-export function turns(flags: Pick<Flags, "rounds" | "cases">, servers: readonly Server[]): Turn[] {
+export function turns(flags: Pick<Settings, "rounds" | "cases">, servers: readonly Server[]): Turn[] {
   const all: Turn[] = [];
   for (let round = 1; round <= flags.rounds; round++) {
     const order = round % 2 === 1 ? servers : servers.toReversed();
@@ -260,7 +247,7 @@ const clock = (seconds: number): string =>
   `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
 async function run(
-  flags: Flags,
+  flags: Settings,
   result: Result,
   servers: readonly Server[],
   signal: AbortSignal,
@@ -286,7 +273,7 @@ async function run(
 }
 
 async function main(args: string[]): Promise<number> {
-  const flags = readFlags(args);
+  const flags = readCommand(args);
   if (flags === undefined) {
     process.stdout.write(HELP);
     return 0;
@@ -319,10 +306,7 @@ if (import.meta.main) {
   try {
     process.exitCode = await main(Bun.argv.slice(2));
   } catch (error) {
-    const usage = error instanceof UsageError;
-    process.stderr.write(
-      `bench: ${(error as Error).message}\n${usage ? "bun run bench --help tells the options\n" : ""}`,
-    );
-    process.exitCode = usage ? 2 : 1;
+    process.stderr.write(`bench: ${(error as Error).message}\n`);
+    process.exitCode = error instanceof UsageError ? 2 : 1;
   }
 }

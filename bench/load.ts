@@ -4,47 +4,39 @@
  * server. It changes when a flag does.
  */
 import { constants } from "node:os";
-import { parseArgs, type ParseArgsConfig } from "node:util";
+import { listFlags } from "../src/cli/flags-help.ts";
+import { readFlags, seconds, UsageError, whole, type Kind } from "../src/cli/flags.ts";
 import { LoadError } from "./load/checked-stream.ts";
 import { Connections } from "./load/connections.ts";
 import { describe, resultOf } from "./load/result.ts";
 import { Run, type Settings } from "./load/run.ts";
 import { Visits } from "./load/visits.ts";
 import { descriptorLimit, NoSuchProcess, OwnUsage, WatchedProcess } from "./system.ts";
-import { flagsRefused, UsageError } from "./usage.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 
-interface NumberFlag {
-  /** What stands for the value in the help text. */
-  value: string;
-  help: string;
-  preset?: number;
-  least: number;
-  most: number;
-  fraction?: true;
-}
+const host: Kind<string> = {
+  placeholder: "address",
+  expected: "an address or a name",
+  read: (text) => (/^[^\s\p{C}]{1,255}$/u.test(text) ? text : undefined),
+};
 
-const NUMBERS = {
-  port: { value: "number", help: "where the server listens; needed", least: 1, most: 65_535 },
-  connections: { value: "number", help: "at the same time", preset: 50, least: 1, most: 20_000 },
-  bytes: { value: "number", help: "size of a message", preset: 64, least: 1, most: 2 ** 24 },
-  depth: { value: "number", help: "messages in flight on each", preset: 1, least: 1, most: 65_536 },
-  seconds: { value: "time", help: "the window", preset: 5, least: 0.05, most: 3600, fraction: true },
-  warmup: { value: "time", help: "before it, not counted", preset: 1, least: 0, most: 3600, fraction: true },
-  rate: { value: "number", help: "open loop: messages a second over all", least: 1, most: 10_000_000 },
-  pid: { value: "number", help: "the server's process: its CPU and memory", least: 1, most: 2 ** 31 - 1 },
-} as const satisfies Record<string, NumberFlag>;
-
-type NumberName = keyof typeof NUMBERS;
-
-const SWITCHES = {
-  churn: "visits: connect, one message, its echo, close",
-  verify: "check every byte that comes back; this is the default",
-  "no-verify": "only count what comes back",
-  json: "the result as one JSON object",
-  help: "",
+const FLAGS = {
+  host: { kind: host, help: "of the server", preset: "127.0.0.1" },
+  port: { kind: whole({ min: 1, max: 65_535 }), help: "where the server listens; needed" },
+  connections: { kind: whole({ min: 1, max: 20_000 }), help: "at the same time", preset: "50" },
+  bytes: { kind: whole({ min: 1, max: 2 ** 24 }), help: "size of a message", preset: "64" },
+  depth: { kind: whole({ min: 1, max: 65_536 }), help: "messages in flight on each", preset: "1" },
+  seconds: { kind: seconds({ min: 0.05, max: 3600 }), help: "the window", preset: "5" },
+  warmup: { kind: seconds({ min: 0, max: 3600 }), help: "before the window, not counted", preset: "1" },
+  rate: { kind: whole({ min: 1, max: 10_000_000 }), help: "open loop: messages per second over all" },
+  pid: { kind: whole({ min: 1, max: 2 ** 31 - 1 }), help: "the server's process: its CPU and memory" },
+  churn: { help: "visits: connect, one message, its echo, close" },
+  verify: { help: "check every byte that comes back; this is the default" },
+  "no-verify": { help: "only count what comes back" },
+  json: { help: "the result as one JSON object" },
+  help: { short: "h", help: "show this text" },
 } as const;
 
 /** What the program itself has open; without connections it is a dozen. Bun calls a lack of them ECONNREFUSED. */
@@ -52,21 +44,12 @@ const OWN_DESCRIPTORS = 24;
 /** So that the times of what is in flight stay below 128 MiB. */
 const MOST_IN_FLIGHT = 2 ** 24;
 
-function helpText(): string {
-  const flags: [string, string, string][] = [["--host <address>", "of the server", "127.0.0.1"]];
-  for (const [name, flag] of Object.entries<NumberFlag>(NUMBERS)) {
-    const range = `${flag.least} to ${flag.most}`;
-    flags.push([`--${name} <${flag.value}>`, `${flag.help} (${range})`, String(flag.preset ?? "")]);
-  }
-  for (const [name, help] of Object.entries(SWITCHES)) flags.push([`--${name}`, help, ""]);
-  const width = (column: 0 | 1): number => Math.max(...flags.map((row) => row[column].length)) + 2;
-  const lines = flags.map((row) => `  ${row[0].padEnd(width(0))}${row[1].padEnd(width(1))}${row[2]}`);
-  return `Loads an echo server, checks every byte that comes back, and measures.
+const HELP = `Loads an echo server, checks every byte that comes back, and measures.
 
 Usage: bun run bench/load.ts --port <number> [options]
 
-Options:${"".padEnd(width(0) + width(1) - 6)}Default:
-${lines.map((line) => line.trimEnd()).join("\n")}
+Options:
+${listFlags(FLAGS)}
 
 Closed loop: each connection has --depth messages in flight, and an answer lets the next one go. Open loop, with
 --rate: messages have their turn by a fixed schedule, and the latency counts from a message's turn, whether or not
@@ -82,62 +65,21 @@ Try it:
   bun run bench/load.ts --port 8101 --pid $!
   bun run bench/load.ts --port 8101 --rate 5000
 `;
-}
 
 type Command = { help: true } | { help: false; settings: Settings; pid: number | undefined; json: boolean };
 
 /** @throws UsageError */
 export function readCommand(args: readonly string[]): Command {
-  const given = readFlags(args);
-  if (given["help"] === true) return { help: true };
-  const number = (name: NumberName): number | undefined => {
-    const flag: NumberFlag = NUMBERS[name];
-    const text = given[name];
-    return typeof text === "string" ? readNumber(name, text, flag) : flag.preset;
-  };
-  const port = number("port");
-  if (port === undefined) throw new UsageError("--port: it is needed; --help lists the flags");
-  const settings: Settings = {
-    host: readHost(given["host"] ?? "127.0.0.1"),
-    port,
-    connections: number("connections")!,
-    bytes: number("bytes")!,
-    depth: number("depth")!,
-    seconds: number("seconds")!,
-    warmup: number("warmup")!,
-    rate: number("rate"),
-    churn: given["churn"] === true,
-    verify: given["no-verify"] !== true,
-  };
-  if (given["verify"] === true && !settings.verify)
-    throw new UsageError("--verify: it does not go with --no-verify");
+  const { help, port, pid, json, verify, ...given } = readFlags(FLAGS, args, {
+    name: () => "bun run bench/load.ts",
+  });
+  if (help) return { help };
+  if (port === undefined) throw new UsageError("--port: it is needed");
+  const { "no-verify": unverified, ...rest } = given;
+  if (verify && unverified) throw new UsageError("--verify: it does not go with --no-verify");
+  const settings: Settings = { ...rest, port, verify: !unverified };
   refuseTogether(settings);
-  return { help: false, settings, pid: number("pid"), json: given["json"] === true };
-}
-
-function readFlags(args: readonly string[]): Record<string, string | boolean | undefined> {
-  const options: NonNullable<ParseArgsConfig["options"]> = { host: { type: "string" } };
-  for (const name of Object.keys(NUMBERS)) options[name] = { type: "string" };
-  for (const name of Object.keys(SWITCHES)) options[name] = { type: "boolean" };
-  try {
-    const { values } = parseArgs({ args: [...args], options, strict: true, allowPositionals: false });
-    return values as Record<string, string | boolean | undefined>;
-  } catch (error) {
-    throw flagsRefused(error);
-  }
-}
-
-function readNumber(name: string, text: string, { least, most, fraction }: NumberFlag): number {
-  const form = fraction ? /^(\d+|\d*\.\d+)$/ : /^\d+$/;
-  const value = Number(text);
-  if (form.test(text) && value >= least && value <= most) return value;
-  const kind = fraction ? "a number of seconds" : "a whole number";
-  throw new UsageError(`--${name}: ${JSON.stringify(text)} is not ${kind} from ${least} to ${most}`);
-}
-
-function readHost(text: string | boolean): string {
-  if (typeof text === "string" && /^[^\s\p{C}]{1,255}$/u.test(text)) return text;
-  throw new UsageError(`--host: ${JSON.stringify(text)} is neither an address nor a name`);
+  return { help, settings, pid, json };
 }
 
 /** What is wrong with several flags together, or with a flag on this machine. */
@@ -170,7 +112,7 @@ function interruptible(): AbortSignal {
 
 async function main(): Promise<void> {
   const command = readCommand(process.argv.slice(2));
-  if (command.help) return await print(helpText());
+  if (command.help) return await print(HELP);
   const { settings, pid, json } = command;
   const watched = pid === undefined ? undefined : new WatchedProcess(pid);
   const own = new OwnUsage();

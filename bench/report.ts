@@ -3,32 +3,29 @@
  * Draws the README's chart from a committed result: `bun run bench:report FILE`. It changes when there is something
  * else to draw.
  */
-import { parseArgs } from "node:util";
+import { readFlags, text, UsageError } from "../src/cli/flags.ts";
+import { listFlags } from "../src/cli/flags-help.ts";
 import { summaryChart } from "./comparison/page.ts";
 import { parseResult, type Result } from "./comparison/result.ts";
 import { table } from "./comparison/table.ts";
-import { flagsRefused, UsageError } from "./usage.ts";
+
+const FLAGS = {
+  to: { kind: text("server"), help: "print the ratios to this server of the file, and draw nothing" },
+  help: { short: "h", help: "show this text" },
+} as const;
 
 const HELP = `Draws a chart from a comparison's result, as an SVG file beside it, and prints its table.
 
-Usage: bun run bench:report <file.jsonl> [<again.jsonl>] [--to <server>]
+Usage: bun run bench:report <file.jsonl> [<again.jsonl>] [options]
+
+${listFlags(FLAGS)}
 
 A file is what "bun run bench --json <file.jsonl>" has written. With a second one, of another run, a verdict is one only
-where both have come to it. With --to, only the table is printed, with its ratios to another server of the file.
+where both have come to it.
 
 Try it:
   bun run bench:report result.jsonl --to Bun.listen
 `;
-
-/** @throws UsageError */
-function readFlags(args: string[]) {
-  const options = { help: { type: "boolean" }, to: { type: "string" } } as const;
-  try {
-    return parseArgs({ args, options, strict: true, allowPositionals: true });
-  } catch (error) {
-    throw flagsRefused(error);
-  }
-}
 
 /** @throws UsageError where two files are no two runs of one comparison */
 function checkComparable(one: Result, again: Result, file: string): void {
@@ -46,22 +43,23 @@ function checkComparable(one: Result, again: Result, file: string): void {
 }
 
 async function main(args: string[]): Promise<void> {
-  const { values, positionals } = readFlags(args);
-  if (values.help) return void process.stdout.write(HELP);
-  const [file, second] = positionals;
+  const operands: string[] = [];
+  const { help, to } = readFlags(FLAGS, args, { name: () => "bun run bench:report", operands });
+  if (help) return void process.stdout.write(HELP);
+  const [file, second] = operands;
   if (file === undefined || !file.endsWith(".jsonl"))
     throw new UsageError("a file is needed, whose name ends in .jsonl; --help tells the usage");
-  if (positionals.length > 2) throw new UsageError("two files at most: a run and another one");
+  if (operands.length > 2) throw new UsageError("two files at most: a run and another one");
   const result = parseResult(await Bun.file(file).text(), file);
   const again = second === undefined ? undefined : parseResult(await Bun.file(second).text(), second);
   if (again !== undefined) checkComparable(result, again, second!);
-  if (values.to !== undefined) {
+  if (to !== undefined) {
     const names = result.servers.map(({ name }) => name);
-    if (!names.includes(values.to))
+    if (!names.includes(to))
       throw new UsageError(
-        `--to: there is no server ${JSON.stringify(values.to)} in the file; there are: ${names.join("; ")}`,
+        `--to: there is no server ${JSON.stringify(to)} in the file; there are: ${names.join("; ")}`,
       );
-    return void process.stdout.write(table({ ...result, baseline: values.to }, again));
+    return void process.stdout.write(table({ ...result, baseline: to }, again));
   }
   const drawn = file.replace(/\.jsonl$/, ".svg");
   await Bun.write(drawn, summaryChart(result, again));

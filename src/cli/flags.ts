@@ -73,9 +73,11 @@ function numberKind(what: string, form: RegExp, range: NumberRange): Kind<number
 
 export const whole = (range: NumberRange): Kind<number> => numberKind("a whole number", /^\d+$/, range);
 
-/** A time, which may have a fraction. */
-export const seconds = (range: Range): Kind<number> =>
-  numberKind("a number", /^(\d+|\d*\.\d+)$/, { ...range, unit: "seconds", placeholder: "seconds" });
+/** A number that may have a fraction. */
+export const decimal = (range: NumberRange): Kind<number> =>
+  numberKind("a number", /^(\d+|\d*\.\d+)$/, { placeholder: range.unit ?? "number", ...range });
+
+export const seconds = (range: Range): Kind<number> => decimal({ ...range, unit: "seconds" });
 
 const UNITS = ["", "k", "M", "G"];
 
@@ -97,6 +99,13 @@ export const size = (range: Range): Kind<number> => ({
   },
 });
 
+/** Any text: a file, a name, a command. */
+export const text = (placeholder: string): Kind<string> => ({
+  placeholder,
+  expected: "a text",
+  read: (given) => given,
+});
+
 export const choice = <const T extends string>(names: readonly T[]): Kind<T> => ({
   placeholder: names.join("|"),
   expected: names.join(" or "),
@@ -112,6 +121,8 @@ export interface Fallback {
 interface Program<F extends Flags> {
   /** How the program was started, for the hint at --help in an error. */
   name: () => string;
+  /** Gets the arguments that are not flags. Without it there are none. */
+  operands?: string[];
   fallbacks?: { [Name in keyof F]?: Fallback | undefined };
 }
 
@@ -119,8 +130,9 @@ interface Program<F extends Flags> {
 export function readFlags<const F extends Flags>(
   flags: F,
   args: readonly string[],
-  { name: program, fallbacks }: Program<F>,
+  program: Program<F>,
 ): Values<F> {
+  const { fallbacks } = program;
   const given = tokens(flags, args, program);
   const values: Record<string, unknown> = {};
   for (const [name, { kind, preset, multiple }] of Object.entries<Flag>(flags)) {
@@ -147,7 +159,7 @@ function readValue<T>(kind: Kind<T>, { from, text }: Fallback): T {
 function tokens(
   flags: Flags,
   args: readonly string[],
-  program: () => string,
+  { name: program, operands }: Pick<Program<Flags>, "name" | "operands">,
 ): (Fallback & { flag: string })[] {
   const options: NonNullable<ParseArgsConfig["options"]> = {};
   for (const [name, { kind, short }] of Object.entries(flags)) {
@@ -165,7 +177,11 @@ function tokens(
   };
   return parsed.flatMap((token) => {
     if (token.kind === "option-terminator") return [];
-    if (token.kind === "positional") return refuse(`Unexpected argument '${shortened(token.value)}'`);
+    if (token.kind === "positional") {
+      if (operands === undefined) return refuse(`Unexpected argument '${shortened(token.value)}'`);
+      operands.push(token.value);
+      return [];
+    }
     const { name, rawName, value, inlineValue } = token;
     if (!Object.hasOwn(flags, name)) return refuse(`Unknown option '${shortened(rawName)}'`);
     if (flags[name]!.kind === undefined) {

@@ -8,13 +8,12 @@ import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { readFlags as readComparison } from "../../bench/compare.ts";
+import { readCommand as readComparison } from "../../bench/compare.ts";
 import { readCommand as readLoad } from "../../bench/load.ts";
 import { parseServer } from "../../bench/servers.ts";
-import { UsageError as BenchUsageError } from "../../bench/usage.ts";
 import { readCommand, type ServerOptions } from "../../src/cli/command.ts";
 import { UsageError } from "../../src/cli/flags.ts";
-import { readFlags as readSoak } from "../soak/soak.ts";
+import { readCommand as readSoak } from "../soak/soak.ts";
 import { commandLine, fuzz, inputs, oneOf, several, thrown, word } from "../support/fuzz.ts";
 import { run } from "../support/program.ts";
 import type { Random } from "../support/random.ts";
@@ -145,7 +144,7 @@ describe("command lines", () => {
       (args) => {
         const error = thrown(() => readLoad(args));
         if (error === undefined) return;
-        expect(error).toBeInstanceOf(BenchUsageError);
+        expect(error).toBeInstanceOf(UsageError);
         expectLine(error as Error, /^--[a-z-]+: |^(Unknown option|Unexpected argument|Option) /);
       },
     ));
@@ -180,7 +179,7 @@ describe("command lines", () => {
         for (const read of [readComparison, readSoak]) {
           const error = thrown(() => read([...args]));
           if (error === undefined) continue;
-          expect(error).toBeInstanceOf(BenchUsageError);
+          expect(error).toBeInstanceOf(UsageError);
           expectLine(error as Error, /^--[a-z]+: |^(Unknown option|Unexpected argument|Option) /);
         }
       },
@@ -199,7 +198,7 @@ describe("command lines", () => {
           server = parseServer(text);
         } catch (error) {
           return expectLine(
-            new BenchUsageError((error as Error).message),
+            new UsageError((error as Error).message),
             /^a server is written name='command with \{port\}'; ".*" (has|does|ends)/,
           );
         }

@@ -172,7 +172,7 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
     file: "core/connection.ts",
     text: 'if (!this.#paused || this.#receiving === "stopped") return;',
     becomes: "if (!this.#paused) return;",
-    test: "test/unit/echo/limits.test.ts",
+    test: "test/unit/core/connection-ends.test.ts",
   },
   {
     breaks: "after the FIN that followed a stop of reading, nothing is read, and the peer's FIN neither",

@@ -5,7 +5,8 @@
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { listFlags } from "../../src/cli/flags-help.ts";
+import { readFlags, text, UsageError } from "../../src/cli/flags.ts";
 import { MUTATIONS, type Mutation } from "./mutations.ts";
 
 const ROOT = join(import.meta.dir, "../..");
@@ -14,24 +15,33 @@ const STEPS = 800_000;
 /** For a step that never ends. A machine may be busy: a run is only taken for one that hangs when it does so twice. */
 const PATIENCE_MS = 120_000;
 
+const FLAGS = {
+  only: { kind: text("words"), help: "the mutations whose file and description have these words" },
+  help: { short: "h", help: "show this text" },
+} as const;
+
+const HELP = `Applies each mutation to a copy of the source and reports which check catches it.
+
+Usage: bun run mutate [options]
+
+${listFlags(FLAGS)}
+
+Exit code 1: a mutation that nothing catches. 2: a wrong flag, or words that no mutation has.
+`;
+
 function flags() {
   try {
-    return parseArgs({ options: { only: { type: "string" }, help: { type: "boolean", default: false } } })
-      .values;
+    return readFlags(FLAGS, process.argv.slice(2), { name: () => "bun run mutate" });
   } catch (error) {
-    console.error((error as Error).message);
+    if (!(error instanceof UsageError)) throw error;
+    console.error(error.message);
     return process.exit(2);
   }
 }
 
 const values = flags();
 if (values.help) {
-  console.log(`Puts each mutation into a copy of the source and looks who sees it: bun run mutate [--only <words>]
-
-  --only <words>  the mutations whose file and description have these words
-
-Exit code 1: a mutation that nobody sees, or whose text is not in the source exactly once. 2: a wrong flag, or words
-that no mutation has.`);
+  process.stdout.write(HELP);
   process.exit(0);
 }
 
@@ -58,7 +68,7 @@ function run(copy: string, args: string[]): { failed: boolean; text: string; hun
 /** The library does not know the service. Most of what both stand on is seen sooner by the library's world. */
 function worldsFor(file: string): string[] {
   if (file.startsWith("engine/bun/")) return ["library-bun", "echo-bun"];
-  return file.startsWith("echo/") ? ["echo"] : ["library", "echo"];
+  return file.startsWith("echo/") ? ["echo", "echo-bun"] : ["library", "echo"];
 }
 
 function look(copy: string, { file, test }: Mutation): Outcome {

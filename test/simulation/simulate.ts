@@ -2,7 +2,8 @@
  * Plays simulated worlds, one for each seed, and says of a failing one how to see it again: `bun run simulate`. It
  * changes when its user's view does.
  */
-import { parseArgs } from "node:util";
+import { listFlags } from "../../src/cli/flags-help.ts";
+import { choice, decimal, readFlags, UsageError, whole } from "../../src/cli/flags.ts";
 import { Fault } from "./trace.ts";
 import { fakeEngine } from "./fake-engine.ts";
 import { currentSockets, real, type World } from "./world.ts";
@@ -28,54 +29,52 @@ const WORLDS: Record<string, Kind> = {
   "library-bun": { World: LibraryWorld, engine: bunEngine },
 };
 
+const MAX_SAFE = Number.MAX_SAFE_INTEGER;
+
+const FLAGS = {
+  world: {
+    kind: choice(["echo", "library", "echo-bun", "library-bun"]),
+    help: "one kind of world: the service or the library, on a fake engine, or on Bun's engine over a fake Bun",
+    otherwise: "all in turn",
+  },
+  seed: { kind: whole({ min: 0, max: MAX_SAFE }), help: "the first seed", otherwise: "a random one" },
+  count: {
+    kind: whole({ min: 1, max: MAX_SAFE }),
+    help: "number of seeds",
+    otherwise: "1, unless --seconds or --steps is given",
+  },
+  seconds: { kind: decimal({ min: 0.001, max: 86_400 * 365, unit: "seconds" }), help: "play this long" },
+  steps: { kind: whole({ min: 1, max: MAX_SAFE }), help: "play this many steps" },
+  length: {
+    kind: whole({ min: 1, max: MAX_SAFE }),
+    help: "steps of one seed before its end, which are the first ones of its own",
+    otherwise: "by the seed",
+  },
+  trace: { help: "print each step" },
+  quiet: { help: "print no progress" },
+  help: { short: "h", help: "show this text" },
+} as const;
+
 const HELP = `Plays simulated worlds until one of them shows a defect.
 
 Usage: bun run simulate [options]
 
-  --world <${Object.keys(WORLDS).join("|")}>  one kind of world; default: all in turn
-  --seed <number>     the first seed; default: a random one
-  --count <number>    so many seeds; default: one, unless the next two say more
-  --seconds <number>  go on for so long
-  --steps <number>    go on for so many steps
-  --length <number>   steps of one seed before its end, the first ones of the seed's own; default: by the seed
-  --trace             print each step
-  --quiet             no progress
+${listFlags(FLAGS)}
 
 Exit code 1: a defect. 2: a wrong flag.
 `;
 
-function wrong(reason: string): never {
-  console.error(reason);
-  process.exit(2);
-}
-
 function flags() {
-  const text = { type: "string" } as const;
-  const no = { type: "boolean", default: false } as const;
-  const numbers = { seed: text, count: text, seconds: text, steps: text, length: text };
   try {
-    return parseArgs({ options: { world: text, ...numbers, trace: no, quiet: no, help: no } }).values;
+    return readFlags(FLAGS, process.argv.slice(2), { name: () => "bun run simulate" });
   } catch (error) {
-    return wrong((error as Error).message);
+    if (!(error instanceof UsageError)) throw error;
+    console.error(error.message);
+    return process.exit(2);
   }
 }
 
 const values = flags();
-
-/** Nothing played is nothing shown: only what says where to begin may be 0. */
-function number(name: "seed" | "count" | "steps" | "length", least = 1): number | undefined {
-  const text = values[name];
-  if (text === undefined) return undefined;
-  const value = Number(text);
-  if (text.trim() !== "" && Number.isSafeInteger(value) && value >= least) return value;
-  return wrong(`--${name}: ${text} is no whole number from ${least} on`);
-}
-
-function secondsGiven(): number | undefined {
-  const seconds = values.seconds === undefined ? undefined : Number(values.seconds);
-  if (seconds === undefined || seconds > 0) return seconds;
-  return wrong(`--seconds: ${values.seconds} is no number above 0`);
-}
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => void real.turn(() => resolve()));
 
@@ -128,17 +127,9 @@ async function play(name: string, seed: number, length: number | undefined): Pro
 
 async function main(): Promise<void> {
   const names = values.world === undefined ? Object.keys(WORLDS) : [values.world];
-  if (!names.every((name) => Object.hasOwn(WORLDS, name))) {
-    wrong(`--world: ${values.world} is none of ${Object.keys(WORLDS).join(", ")}`);
-  }
-  const [seconds, steps, length, given] = [
-    secondsGiven(),
-    number("steps"),
-    number("length"),
-    number("seed", 0),
-  ];
-  const first = given ?? crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1;
-  const count = number("count") ?? (seconds === undefined && steps === undefined ? 1 : Infinity);
+  const { seconds, steps, length } = values;
+  const first = values.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1;
+  const count = values.count ?? (seconds === undefined && steps === undefined ? 1 : Infinity);
   const began = real.now();
   const done: Record<string, { seeds: number; steps: number; ms: number }> = {};
   for (const name of names) done[name] = { seeds: 0, steps: 0, ms: 0 };

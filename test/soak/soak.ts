@@ -6,9 +6,9 @@
 import { closeSync, openSync } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { parseCommand } from "../../bench/servers.ts";
-import { flagsRefused, UsageError } from "../../bench/usage.ts";
+import { listFlags } from "../../src/cli/flags-help.ts";
+import { decimal, readFlags, text, UsageError, whole } from "../../src/cli/flags.ts";
 import { clock } from "./graph.ts";
 import type { Order, Told } from "./peers.ts";
 import { Served } from "./served.ts";
@@ -19,11 +19,9 @@ import { checks, graphs, lines, megabytes, type Sample, type Seen } from "./verd
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 
-const LEAST_MINUTES = 0.05;
-const MOST_MINUTES = 7 * 24 * 60;
-/** So that ten minutes are judged: the least in which a slow leak shows. */
-const PRESET_MINUTES = 15;
-const MOST_SEED = 2 ** 32 - 1;
+const MIN_MINUTES = 0.05;
+const MAX_MINUTES = 7 * 24 * 60;
+const MAX_SEED = 2 ** 32 - 1;
 
 /** Samples a second, and how many a short run has at least. */
 const SAMPLE_S = 1;
@@ -45,16 +43,29 @@ const BACK_MS = 1_500;
 const WIDTH = 72;
 const TOGETHER_MS = 200;
 
+const FLAGS = {
+  minutes: {
+    kind: decimal({ min: MIN_MINUTES, max: MAX_MINUTES, unit: "minutes" }),
+    help: "how long",
+    // So that ten minutes are judged: the least in which a slow leak shows.
+    preset: "15",
+  },
+  seed: { kind: whole({ min: 0, max: MAX_SEED }), help: "decides what the peers do", otherwise: "random" },
+  command: {
+    kind: text("command"),
+    help: 'another server, "{port}" in its command',
+    otherwise: "bun run src/server.ts",
+  },
+  json: { kind: text("file"), help: "everything that was seen" },
+  help: { short: "h", help: "show this text" },
+} as const;
+
 const HELP = `Soaks an echo server: mixed peers for as long as is asked, every byte that comes back checked, its memory,
 descriptors and CPU time watched; then it is stopped under load.
 
 Usage: bun run soak [options]
 
-  --minutes <time>      ${LEAST_MINUTES} to ${MOST_MINUTES} (default ${PRESET_MINUTES})
-  --seed <number>       what the peers do follows from it, 0 to ${MOST_SEED} (default: another each time)
-  --command <text>      another server, "{port}" in its command; default: bun run src/server.ts
-  --json <file>         everything that was seen
-  --help
+${listFlags(FLAGS)}
 
 The first fifth, and at least a minute of it (of short runs half), is warm-up. Behind it nothing may be sure to rise
 (Theil-Sen's slope, the lower end of its interval above 0) by more than so much in all, however long it takes: the memory
@@ -83,44 +94,21 @@ interface Settings {
   json: string | undefined;
 }
 
-function number(flag: string, text: string, form: RegExp, least: number, most: number): number {
-  const value = Number(text);
-  if (form.test(text) && value >= least && value <= most) return value;
-  const kind = form.test("0.5") ? "a number" : "a whole number";
-  throw new UsageError(`--${flag}: ${JSON.stringify(text)} is not ${kind} from ${least} to ${most}`);
-}
-
 /** @returns undefined for --help */
-export function readFlags(args: readonly string[]): Settings | undefined {
-  const text = { type: "string" } as const;
-  const options = {
-    minutes: text,
-    seed: text,
-    command: text,
-    json: text,
-    help: { type: "boolean" },
-  } as const;
-  let values;
-  try {
-    ({ values } = parseArgs({ args: [...args], options, strict: true, allowPositionals: false }));
-  } catch (error) {
-    throw flagsRefused(error);
-  }
-  if (values.help) return undefined;
-  const { minutes = String(PRESET_MINUTES), command, json } = values;
-  const seed = values.seed ?? String(crypto.getRandomValues(new Uint32Array(1))[0]);
+export function readCommand(args: readonly string[]): Settings | undefined {
+  const given = readFlags(FLAGS, args, { name: () => "bun run soak" });
+  if (given.help) return undefined;
+  const { command, json, seed = crypto.getRandomValues(new Uint32Array(1))[0]! } = given;
+  const refuse = (why: string): never => {
+    throw new UsageError(`--command: ${JSON.stringify(command)} ${why}`);
+  };
   const settings: Settings = {
-    seconds: 60 * number("minutes", minutes, /^(\d+|\d*\.\d+)$/, LEAST_MINUTES, MOST_MINUTES),
-    seed: number("seed", seed, /^\d+$/, 0, MOST_SEED),
-    command:
-      command === undefined
-        ? undefined
-        : parseCommand(command.trim(), (why) => {
-            throw new UsageError(`--command: ${JSON.stringify(command)} ${why}`);
-          }),
+    seconds: 60 * given.minutes,
+    seed,
+    command: command === undefined ? undefined : parseCommand(command.trim(), refuse),
     json,
   };
-  // A file that cannot be written is better told now than in an hour.
+  // A file that cannot be written is better reported now than in an hour.
   if (json !== undefined) {
     try {
       closeSync(openSync(json, "a"));
@@ -327,7 +315,7 @@ function interruptible(): AbortSignal {
 }
 
 async function main(args: readonly string[]): Promise<number> {
-  const settings = readFlags(args);
+  const settings = readCommand(args);
   if (settings === undefined) {
     process.stdout.write(HELP);
     return 0;

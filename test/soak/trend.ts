@@ -2,6 +2,7 @@
  * Whether a series of samples grows: a robust slope, how sure it is, and what is too much. It changes when the
  * statistics or a threshold does.
  */
+import { median } from "../../bench/statistics.ts";
 import { Random } from "../support/random.ts";
 
 export interface Fit {
@@ -26,8 +27,6 @@ function middle(sorted: Float64Array): number {
   const at = (sorted.length - 1) / 2;
   return (sorted[Math.floor(at)]! + sorted[Math.ceil(at)]!) / 2;
 }
-
-export const median = (values: Iterable<number>): number => middle(Float64Array.from(values).sort());
 
 function theilSen(times: readonly number[], values: readonly number[]): number {
   const slopes = new Float64Array((times.length * (times.length - 1)) / 2);

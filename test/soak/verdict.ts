@@ -2,6 +2,7 @@
  * What is said of a soak: each check with its figures, the graphs, and whether it has passed. It changes when a check
  * or its text does.
  */
+import { median } from "../../bench/statistics.ts";
 import { graph, type Series } from "./graph.ts";
 import type { End, Reading, Totals } from "./served.ts";
 import type { Ledger } from "./session.ts";
@@ -11,7 +12,6 @@ import {
   fit,
   jumps,
   limits,
-  median,
   rises,
   step,
   warmUp,

@@ -92,3 +92,15 @@ test("a chunk that comes after the close reaches nobody and counts nowhere", () 
   expect(connection).toMatchObject({ received: 0, held: 0, dropped: 0 });
   expect(seen).toEqual(["closed undefined"]);
 });
+
+test("reading that was stopped is not resumed when what is held goes out, but by readOn()", () => {
+  const socket = new FakeSocket();
+  const { connection } = holding(socket);
+  connection.onData(Buffer.alloc(1000));
+  expect(socket.paused).toBe(true);
+  connection.stopReading();
+  expect(connection.take(1000)).toHaveLength(1000);
+  expect(socket.paused).toBe(true);
+  connection.readOn();
+  expect(socket.paused).toBe(false);
+});
