@@ -1,6 +1,6 @@
 /**
- * The client of the suites: one connection that sends messages and counts what comes back, with as little of its own
- * as can be, so that the server's share shows. It changes when what a lap is does.
+ * The client of the suites: one connection that sends messages and counts what comes back, with as little of
+ * its own as can be, so that the server's share shows. It changes when what a lap is does.
  */
 
 const handlers: Bun.SocketHandler<Client> = {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /**
- * The comparison: `bun run bench`. Flags, the order of the rounds, progress, exit code. It changes when a flag or the
- * order does.
+ * The comparison: `bun run bench`. Flags, the order of the rounds, progress, exit code. It changes when a
+ * flag or the order does.
  */
 import { listFlags } from "../src/cli/flags-help.ts";
 import { readFlags, seconds, text, UsageError, whole } from "../src/cli/flags.ts";
@@ -20,9 +20,10 @@ import { installed, parseServer, servers as allServers, type Server } from "./se
 const BASELINE = "node:net pipe, Bun";
 
 /**
- * The compilers need their time, of both sides: behind 0.3 s of warm-up instead of 0.7, node:net on Bun seemed to need
- * 25 µs a message and not 15 (50 x 64 B). A process that had another load before needs it once more: Node, 0.3 s into
- * visits behind "1 x 64 B", 252 µs for each and not 150. So each measurement has a process of its own.
+ * The compilers need their time, of both sides: behind 0.3 s of warm-up instead of 0.7, node:net on Bun
+ * seemed to need 25 µs a message and not 15 (50 x 64 B). A process that had another load before needs it once
+ * more: Node, 0.3 s into visits behind "1 x 64 B", 252 µs for each and not 150. So each measurement has a
+ * process of its own.
  */
 const FULL = { rounds: 7, seconds: 0.3, warmup: 0.8 };
 const QUICKLY = { rounds: 3, seconds: 0.3, warmup: 0.6 };
@@ -281,8 +282,8 @@ async function main(args: string[]): Promise<number> {
   const servers = flags.servers.filter(installed);
   const result = blank(flags, servers, args);
   const interrupted = new AbortController();
-  // The first ends the measuring, another one the program. Ctrl-C comes twice under `bun run bench`: to every process
-  // of the terminal, and passed on by that one.
+  // The first ends the measuring, another one the program. Ctrl-C comes twice under `bun run bench`: to every
+  // process of the terminal, and passed on by that one.
   const interrupt = (): void => {
     if (performance.now() - asked > TWICE_MS) process.exit(EXIT_INTERRUPTED);
     asked = Math.min(asked, performance.now());

@@ -1,9 +1,9 @@
 /**
- * A histogram of times in whole nanoseconds, by buckets that grow with the value, so that every percentile is known
- * to half a percent, whatever the range. It changes when its precision or its JSON does.
+ * A histogram of times in whole nanoseconds, by buckets that grow with the value, so that every percentile is
+ * known to half a percent, whatever the range. It changes when its precision or its JSON does.
  *
- * The buckets are the ones that a double has already: its exponent is the octave, the upper bits of its mantissa the
- * place in it. So an index is a shift, without a logarithm, and recording allocates nothing.
+ * The buckets are the ones that a double has already: its exponent is the octave, the upper bits of its
+ * mantissa the place in it. So an index is a shift, without a logarithm, and recording allocates nothing.
  */
 
 /** Bits of the mantissa that count: 128 buckets an octave, each at most 1/128 of its value wide. */
@@ -25,7 +25,10 @@ function bucketOf(value: number): number {
   return Math.min(1 + (halves[1]! >>> (20 - BITS)) - EXPONENT_OF_ONE, BUCKETS - 1);
 }
 
-/** The whole number in the middle of a bucket; below 256, where no bucket holds two of them, the number itself. */
+/**
+ * The whole number in the middle of a bucket; below 256, where no bucket holds two of them, the number
+ * itself.
+ */
 function middleOf(bucket: number): number {
   if (bucket === 0) return 0;
   const octave = 2 ** ((bucket - 1) >> BITS);
@@ -84,7 +87,8 @@ export class Histogram {
   }
 
   /**
-   * The value which p percent of the values do not exceed (by nearest rank), within half a percent; 0 of none.
+   * The value which p percent of the values do not exceed (by nearest rank), within half a percent; 0 of
+   * none.
    * @param p from 0, which gives min, to 100, which gives max
    */
   percentile(p: number): number {

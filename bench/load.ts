@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /**
- * The load generator: `bun run bench/load.ts --port P`. Flags, output, exit code; a process of its own, for any echo
- * server. It changes when a flag does.
+ * The load generator: `bun run bench/load.ts --port P`. Flags, output, exit code; a process of its own, for
+ * any echo server. It changes when a flag does.
  */
 import { constants } from "node:os";
 import { listFlags } from "../src/cli/flags-help.ts";
@@ -39,7 +39,9 @@ const FLAGS = {
   help: { short: "h", help: "show this text" },
 } as const;
 
-/** What the program itself has open; without connections it is a dozen. Bun calls a lack of them ECONNREFUSED. */
+/**
+ * What the program itself has open; without connections it is a dozen. Bun calls a lack of them ECONNREFUSED.
+ */
 const OWN_DESCRIPTORS = 24;
 /** So that the times of what is in flight stay below 128 MiB. */
 const MOST_IN_FLIGHT = 2 ** 24;

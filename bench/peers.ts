@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /**
- * Peers that stay: `bun run bench/peers.ts --port P --idle N`, or `--stalled N`. It prints "ready" when all of them
- * are there, and goes when its stdin ends. It changes when there is another kind of peer that stays.
+ * Peers that stay: `bun run bench/peers.ts --port P --idle N`, or `--stalled N`. It prints "ready" when all
+ * of them are there, and goes when its stdin ends. It changes when there is another kind of peer that stays.
  */
 import { parseArgs } from "node:util";
 import { SO_RCVBUF, SO_SNDBUF, SOL_SOCKET } from "../src/os/constants.ts";
@@ -47,8 +47,8 @@ function read() {
 }
 
 /**
- * Bounds what the kernel keeps for a stalled peer: megabytes each otherwise, which take seconds to fill and say nothing
- * about the server.
+ * Bounds what the kernel keeps for a stalled peer: megabytes each otherwise, which take seconds to fill and
+ * say nothing about the server.
  */
 function narrow({ fd }: Bun.Socket & { readonly fd?: number }): void {
   for (const option of [SO_SNDBUF, SO_RCVBUF]) setOption(fd!, SOL_SOCKET, option, PIECE.length);

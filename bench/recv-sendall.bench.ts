@@ -1,6 +1,6 @@
 /**
- * A message there and back between two sockets of one process: recv and sendall, awaited, against the handlers of
- * bare Bun sockets. There is no server here whose time could hide what the library costs.
+ * A message there and back between two sockets of one process: recv and sendall, awaited, against the
+ * handlers of bare Bun sockets. There is no server here whose time could hide what the library costs.
  */
 import { unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";

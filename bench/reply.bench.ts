@@ -1,6 +1,7 @@
 /**
- * The tutorial's reply, `OK...` before each recv of 1024 bytes: how the server composes it, against how it is usually
- * written. Everything around it is the same: a connection, its ring, and a socket that takes all and does nothing.
+ * The tutorial's reply, `OK...` before each recv of 1024 bytes: how the server composes it, against how it is
+ * usually written. Everything around it is the same: a connection, its ring, and a socket that takes all and
+ * does nothing.
  */
 import { do_not_optimize } from "mitata";
 import { replyNamed, type Reply } from "../src/echo/reply.ts";

@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /**
- * Draws the README's chart from a committed result: `bun run bench:report FILE`. It changes when there is something
- * else to draw.
+ * Draws the README's chart from a committed result: `bun run bench:report FILE`. It changes when there is
+ * something else to draw.
  */
 import { readFlags, text, UsageError } from "../src/cli/flags.ts";
 import { listFlags } from "../src/cli/flags-help.ts";

@@ -1,6 +1,7 @@
 /**
- * The ring against what is usually written instead: a ring of bytes that copies, an array of chunks, Buffer.concat.
- * Each takes chunks in and gives them out in slices that may be kept, as recv() does for a slow reader.
+ * The ring against what is usually written instead: a ring of bytes that copies, an array of chunks,
+ * Buffer.concat. Each takes chunks in and gives them out in slices that may be kept, as recv() does for a
+ * slow reader.
  */
 import { do_not_optimize } from "mitata";
 import { RingBuffer } from "../src/core/ring-buffer.ts";

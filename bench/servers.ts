@@ -1,6 +1,6 @@
 /**
- * The servers that are compared, and how one is started and stopped. It changes when there is another server to
- * compare, or another way to know that one serves.
+ * The servers that are compared, and how one is started and stopped. It changes when there is another server
+ * to compare, or another way to know that one serves.
  */
 import { realpathSync } from "node:fs";
 import { join } from "node:path";
@@ -102,7 +102,10 @@ export function parseServer(text: string): Server {
   return { name, command: parseCommand(written, refuse), about: `Given as: ${written}` };
 }
 
-/** The words of a command in which `{port}` stands for the port. @param refuse is told what is wrong with the text */
+/**
+ * The words of a command in which `{port}` stands for the port.
+ * @param refuse is told what is wrong with the text
+ */
 export function parseCommand(written: string, refuse: (why: string) => never): string[] {
   const command = splitWords(written, refuse);
   if (command[0] === undefined || command[0] === "") refuse("has no command");
@@ -110,7 +113,9 @@ export function parseCommand(written: string, refuse: (why: string) => never): s
   return command;
 }
 
-/** A run of plain characters, a backslash and what it protects, or one quoted part; words are runs of these. */
+/**
+ * A run of plain characters, a backslash and what it protects, or one quoted part; words are runs of these.
+ */
 const PART = /(\s+)|'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)|([^\s'"\\]+)/gsy;
 
 function splitWords(text: string, refuse: (why: string) => never): string[] {
@@ -136,8 +141,8 @@ type Child = Bun.Subprocess<"ignore", "ignore", "pipe">;
 
 const children = new Set<Child>();
 
-// No server outlives this program, unless SIGKILL ends it. (The default of SIGINT, SIGTERM and SIGHUP ends it without
-// this event: who wants them to stop the servers listens for them and exits.)
+// No server outlives this program, unless SIGKILL ends it. (The default of SIGINT, SIGTERM and SIGHUP ends it
+// without this event: who wants them to stop the servers listens for them and exits.)
 process.on("exit", () => {
   for (const child of children) signalAll(child, "SIGKILL");
 });
@@ -217,7 +222,10 @@ async function stopChild(child: Child): Promise<void> {
   clearTimeout(kill);
 }
 
-/** To a server and to whatever it has started: they are a process group of their own. Only while its number is its own. */
+/**
+ * To a server and to whatever it has started: they are a process group of their own. Only while its number is
+ * its own.
+ */
 function signalAll({ pid }: Child, signal: NodeJS.Signals): void {
   try {
     process.kill(-pid, signal);
@@ -267,7 +275,10 @@ async function firstEcho(
   }
 }
 
-/** Commands that start the server itself: asking takes long where tens of thousands of connections have just closed. */
+/**
+ * Commands that start the server itself: asking takes long where tens of thousands of connections have just
+ * closed.
+ */
 const direct = new Set<string>();
 
 /** A server that is a child of what was started would be measured as one that needs nothing at all. */
@@ -292,7 +303,8 @@ async function tryEcho(port: number, ms: number): Promise<"echoed" | "no echo" |
   if (socket === undefined) return "refused";
   const late = setTimeout(ended, ms);
   try {
-    // While nobody listens, the kernel may choose the very port that is called, and connect the socket to itself.
+    // While nobody listens, the kernel may choose the very port that is called, and connect the socket to
+    // itself.
     if (socket.localPort === port) return "refused";
     socket.write("!");
     return await promise;

@@ -1,5 +1,6 @@
 /**
- * What a handful of measurements say: medians, quantiles, and how sure a ratio is. It changes when the statistics do.
+ * What a handful of measurements say: medians, quantiles, and how sure a ratio is. It changes when the
+ * statistics do.
  */
 
 export interface Interval {
@@ -25,8 +26,9 @@ export function quantile(values: readonly number[], q: number): number {
 export const median = (values: readonly number[]): number => quantile(values, 0.5);
 
 /**
- * How many of the means of two, from each end, can be left out of the interval: the signed-rank distribution. Of the
- * numbers 1 to n each counts or not as a coin falls, and the sum is below k in so many of all cases (Wilcoxon 1945).
+ * How many of the means of two, from each end, can be left out of the interval: the signed-rank distribution.
+ * Of the numbers 1 to n each counts or not as a coin falls, and the sum is below k in so many of all cases
+ * (Wilcoxon 1945).
  */
 function leftOut(n: number): number {
   const ways = new Float64Array((n * (n + 1)) / 2 + 1);
@@ -42,10 +44,10 @@ function leftOut(n: number): number {
 }
 
 /**
- * What the ratios of the rounds say of the true one, in at least 95 of 100 cases (Hodges and Lehmann 1963): the median
- * of the geometric means of all pairs of rounds, and how far they go when the outer ones are left out on both sides. It
- * assumes that a round errs as easily in one direction as in the other, and nothing about how far: a round in which the
- * machine did something else moves it little.
+ * What the ratios of the rounds say of the true one, in at least 95 of 100 cases (Hodges and Lehmann 1963):
+ * the median of the geometric means of all pairs of rounds, and how far they go when the outer ones are left
+ * out on both sides. It assumes that a round errs as easily in one direction as in the other, and nothing
+ * about how far: a round in which the machine did something else moves it little.
  * @param ratios all above 0
  * @returns null for fewer than six
  */

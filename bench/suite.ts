@@ -1,6 +1,6 @@
 /**
- * What the mitata suites have in common: their one flag, their servers, and a run that fails loudly. It changes when
- * the way a suite is run does.
+ * What the mitata suites have in common: their one flag, their servers, and a run that fails loudly. It
+ * changes when the way a suite is run does.
  *
  *   bun run bench/<name>.bench.ts              as many samples as mitata likes
  *   bun run bench/<name>.bench.ts --smallest   a few samples, to see that it works: the figures mean nothing
@@ -22,13 +22,18 @@ function readFlags(): { smallest: boolean } {
 
 export const { smallest } = readFlags();
 
-/** mitata's run() has no size. Its measure() takes one, so a smallest run calls that for each benchmark in turn. */
+/**
+ * mitata's run() has no size. Its measure() takes one, so a smallest run calls that for each benchmark in
+ * turn.
+ */
 const SMALLEST = { min_cpu_time: 1e6, min_samples: 4, batch_samples: 64 };
 
 type Benchmark = Parameters<typeof mitata.bench>[1];
 const collected: [name: string, benchmark: Benchmark][] = [];
 
-/** mitata's bench(), group() and summary(), which the suites use; a smallest run only collects the benchmarks. */
+/**
+ * mitata's bench(), group() and summary(), which the suites use; a smallest run only collects the benchmarks.
+ */
 export const { bench, boxplot, group, summary } = smallest
   ? {
       bench: (name: string, benchmark: Benchmark) => {
@@ -82,10 +87,11 @@ interface Entry {
 /**
  * A group that says how many times faster the first contender is than each of the others.
  *
- * Each lap is a sample that times itself: mitata would time fast ones in batches and slow ones one by one. And the
- * contenders take turns of a few milliseconds in random order, where mitata alone would measure one after the other:
- * what else the machine does then meets all of them alike. Five times the same server on a busy machine, the slowest
- * against the fastest in four runs: 1.06 to 1.41, and one after the other 1.42 to 7.3.
+ * Each lap is a sample that times itself: mitata would time fast ones in batches and slow ones one by one.
+ * And the contenders take turns of a few milliseconds in random order, where mitata alone would measure one
+ * after the other: what else the machine does then meets all of them alike. Five times the same server on a
+ * busy machine, the slowest against the fastest in four runs: 1.06 to 1.41, and one after the other 1.42 to
+ * 7.3.
  */
 export function compareLaps(title: string, contenders: readonly Contender[]): void {
   const entries = new Map<Contender, Entry>();
@@ -167,8 +173,8 @@ of two cores. "bun run bench" has intervals, and takes verdicts from them.`;
 export async function runWithServers(
   add: (compare: (title: string, open: (port: number) => Promise<Laps>) => void) => void,
 ): Promise<void> {
-  // The servers end with this program, and a signal's default would end it without a word to them. A suite of the
-  // parts keeps the default: it gives no signal a turn until it is done.
+  // The servers end with this program, and a signal's default would end it without a word to them. A suite of
+  // the parts keeps the default: it gives no signal a turn until it is done.
   process.on("SIGINT", () => process.exit(130));
   process.on("SIGTERM", () => process.exit(143));
   process.on("SIGHUP", () => process.exit(129));

@@ -1,6 +1,6 @@
 /**
- * What the suite asks of the operating system: to be woken at a given time, and what a process has used. It changes
- * with the platforms that it runs on.
+ * What the suite asks of the operating system: to be woken at a given time, and what a process has used. It
+ * changes with the platforms that it runs on.
  */
 import { dlopen, ptr } from "bun:ffi";
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
@@ -24,11 +24,12 @@ const LOOK = 60_000;
 /**
  * Calls a function again and again, in time for what it says is due.
  *
- * A timer of JavaScript has whole milliseconds, which would be most of what is measured. On Linux each turn of the
- * loop therefore waits in ppoll(2) itself, for Bun's own epoll descriptor and the time that is due, whichever comes
- * first; the last LOOK of it, but never more than a tenth of the gap, it goes round without waiting. Where that is not
- * to be had, a timer calls every millisecond, and all that is due by then goes at once. On a busy machine with two
- * cores half of 500 messages a second left less than 3 µs late (with the timer 612), of 2,000 less than 76 µs (553).
+ * A timer of JavaScript has whole milliseconds, which would be most of what is measured. On Linux each turn
+ * of the loop therefore waits in ppoll(2) itself, for Bun's own epoll descriptor and the time that is due,
+ * whichever comes first; the last LOOK of it, but never more than a tenth of the gap, it goes round without
+ * waiting. Where that is not to be had, a timer calls every millisecond, and all that is due by then goes at
+ * once. On a busy machine with two cores half of 500 messages a second left less than 3 µs late (with the
+ * timer 612), of 2,000 less than 76 µs (553).
  *
  * @param gap between what is due, in nanoseconds
  * @param tick does what is due, and gives the nanoseconds until the next is
@@ -211,7 +212,8 @@ export class WatchedProcess {
     const after = this.#cpu();
     clearInterval(this.#sampling);
     let cpuSeconds = 0;
-    // Thread by thread: of one that has ended meanwhile, what it used before must not be taken off the others.
+    // Thread by thread: of one that has ended meanwhile, what it used before must not be taken off the
+    // others.
     for (const [thread, { ran }] of after) cpuSeconds += ran - (this.#before.get(thread)?.ran ?? 0);
     const [main, mainBefore] = [after.get(this.#pid), this.#before.get(this.#pid)];
     const known = main && mainBefore;
@@ -284,7 +286,10 @@ function schedstat(file: string): ThreadTimes {
   return { ran: Number(ran) / 1e9, waited: Number(waited) / 1e9 };
 }
 
-/** utime and stime are fields 14 and 15, in hundredths of a second; the second field, a name, may contain anything. */
+/**
+ * utime and stime are fields 14 and 15, in hundredths of a second; the second field, a name, may contain
+ * anything.
+ */
 function statTime(pid: number): number {
   const stat = readProc(pid, "stat");
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
@@ -292,7 +297,8 @@ function statTime(pid: number): number {
 }
 
 /**
- * Resident memory of a process, in bytes. One that has ended and that nobody has waited for has none any more.
+ * Resident memory of a process, in bytes. One that has ended and that nobody has waited for has none any
+ * more.
  * @throws NoSuchProcess
  */
 export function residentBytes(pid: number): number {
@@ -300,7 +306,10 @@ export function residentBytes(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readProc(pid, "status"))?.[1] ?? 0) * 1024;
 }
 
-/** The TCP ports on which a process listens; undefined where that cannot be told: it is another user's, or gone. */
+/**
+ * The TCP ports on which a process listens; undefined where that cannot be told: it is another user's, or
+ * gone.
+ */
 export function listeningPorts(pid: number): number[] | undefined {
   if (!linux) return undefined;
   try {

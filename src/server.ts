@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /**
- * The program's file: `bun run src/server.ts`, or `ringback` where the package is installed. It looks at the runtime
- * before it loads the rest, which another runtime, or an older Bun, could not even load.
+ * The program's file: `bun run src/server.ts`, or `ringback` where the package is installed. It looks at the
+ * runtime before it loads the rest, which another runtime, or an older Bun, could not even load.
  */
 
 /** As in package.json, engines. */

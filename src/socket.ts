@@ -1,6 +1,7 @@
 /**
- * Python's socket module, awaited: `import * as socket from "ringback"`. What blocks in Python returns a promise
- * here; what does not block is synchronous. It changes when that module's surface does. How bytes move is src/core's.
+ * Python's socket module, awaited: `import * as socket from "ringback"`. What blocks in Python returns a
+ * promise here; what does not block is synchronous. It changes when that module's surface does. How bytes
+ * move is src/core's.
  *
  * Source of all that is not said here: https://docs.python.org/3/library/socket.html
  */
@@ -186,7 +187,9 @@ export interface ServerOptions {
   reuse_port?: boolean;
   /** An IPv6 server that takes IPv4, too; "" then is every interface of both. */
   dualstack_ipv6?: boolean;
-  /** TLS for every connection: `{ key, cert }` at least. accept() gives connections whose handshake is done. */
+  /**
+   * TLS for every connection: `{ key, cert }` at least. accept() gives connections whose handshake is done.
+   */
   tls?: TLS;
 }
 

@@ -1,10 +1,11 @@
 /**
- * bun-listen.ts PORT: what a careful user writes on Bun.listen and nothing else: send what came; what the kernel does
- * not take is kept, and the peer paused until it is out. No limits, no timeouts, no counters, no graceful stop.
+ * bun-listen.ts PORT: what a careful user writes on Bun.listen and nothing else: send what came; what the
+ * kernel does not take is kept, and the peer paused until it is out. No limits, no timeouts, no counters, no
+ * graceful stop.
  *
- * Keeping the rest costs nothing: CPU a message of 50 connections of 64 bytes against a handler that only calls
- * write() is 0.99 (quartiles 0.99 to 1.06; that handler against itself: 1.03 to 1.21), and with 32 messages in
- * flight 1.02 (0.94 to 1.13; against itself 0.87 to 1.07).
+ * Keeping the rest costs nothing: CPU a message of 50 connections of 64 bytes against a handler that only
+ * calls write() is 0.99 (quartiles 0.99 to 1.06; that handler against itself: 1.03 to 1.21), and with 32
+ * messages in flight 1.02 (0.94 to 1.13; against itself 0.87 to 1.07).
  */
 const unsent = new WeakMap<object, Uint8Array>();
 

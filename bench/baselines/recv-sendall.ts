@@ -1,4 +1,7 @@
-/** recv-sendall.ts PORT: the tutorial's loop on the library: a task for each connection that awaits recv and sendall. */
+/**
+ * recv-sendall.ts PORT: the tutorial's loop on the library: a task for each connection that awaits recv and
+ * sendall.
+ */
 import * as socket from "../../src/socket.ts";
 
 const listener = socket.create_server(["127.0.0.1", Number(process.argv[2])], { backlog: 511 });
@@ -18,7 +21,8 @@ async function echo(conn: socket.Socket): Promise<void> {
 
 for (;;) {
   const [conn] = await listener.accept();
-  // As all the others here have it by default. Without it, 8 x 64 KiB x 4 costs 1.4 times as much (40 rounds).
+  // As all the others here have it by default. Without it, 8 x 64 KiB x 4 costs 1.4 times as much (40
+  // rounds).
   conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1);
   void echo(conn);
 }

@@ -1,6 +1,6 @@
 /**
- * Charts as SVG: bars with their spread, and percentiles on a log axis. It changes when a chart's looks do. What is
- * shown is the caller's.
+ * Charts as SVG: bars with their spread, and percentiles on a log axis. It changes when a chart's looks do.
+ * What is shown is the caller's.
  */
 
 export interface BarRow {

@@ -29,8 +29,8 @@ export const pinnedTo = (core: number | undefined, command: readonly string[]): 
   core === undefined ? [...command] : ["taskset", "-c", String(core), ...command];
 
 /**
- * The cores to pin to, of those that this process may use: the first and the last, which are not two threads of one core
- * where there are more than two.
+ * The cores to pin to, of those that this process may use: the first and the last, which are not two threads
+ * of one core where there are more than two.
  * @returns null on one core, or without taskset(1)
  */
 export function coresToPin(): Cores | null {
@@ -41,7 +41,10 @@ export function coresToPin(): Cores | null {
   return cores.length >= 2 ? { server: Number(cores[0]), load: Number(cores.at(-1)) } : null;
 }
 
-/** What a child that was spawned for one measurement says; it is killed when it takes too long, or at an abort. */
+/**
+ * What a child that was spawned for one measurement says; it is killed when it takes too long, or at an
+ * abort.
+ */
 async function output(command: string[], ms: number, signal: AbortSignal): Promise<string> {
   const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "pipe", timeout: ms, signal });
   const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
@@ -109,8 +112,8 @@ async function orLastWords<T>(running: Running, figure: Promise<T>): Promise<T> 
 }
 
 /**
- * Starts a server, measures it once and stops it. What goes wrong is in the measurement, as its error: the other
- * servers can still be compared.
+ * Starts a server, measures it once and stops it. What goes wrong is in the measurement, as its error: the
+ * other servers can still be compared.
  */
 export async function measure(
   server: Server,

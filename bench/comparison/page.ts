@@ -1,6 +1,6 @@
 /**
- * What is drawn of a result: the page of --html with all charts, and the README's one chart. It changes when the
- * report says something else.
+ * What is drawn of a result: the page of --html with all charts, and the README's one chart. It changes when
+ * the report says something else.
  */
 import {
   bars,
@@ -59,7 +59,10 @@ const panels = (
 const PERCENTILES = { p50: "p50", p90: "p90", p99: "p99", p999: "p99.9" } as const;
 type Percentile = keyof typeof PERCENTILES;
 
-/** Medians of the rounds, as everywhere: in the sum of all rounds, one in which the machine did something else is the tail. */
+/**
+ * Medians of the rounds, as everywhere: in the sum of all rounds, one in which the machine did something else
+ * is the tail.
+ */
 function ladder(result: Result, one: Case): Panel<LadderRow>[] {
   const loads = result.measurements.filter((m) => m.case === one.name && m.load !== undefined);
   const isLate = (name: Percentile): boolean =>

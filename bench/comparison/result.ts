@@ -1,6 +1,7 @@
 /**
- * The result of a comparison: everything raw, as --json writes it, and what it says: medians, their spread, the ratio
- * to node:net and when that is a verdict. It changes when the file's form or the rules for a verdict do.
+ * The result of a comparison: everything raw, as --json writes it, and what it says: medians, their spread,
+ * the ratio to node:net and when that is a verdict. It changes when the file's form or the rules for a
+ * verdict do.
  */
 import type { LoadResult } from "../load/result.ts";
 import { cases as allCases, metrics, type Case, type Metric } from "./cases.ts";
@@ -61,7 +62,10 @@ export interface Cell {
   median: number;
   /** Quartiles of the rounds. */
   spread: [low: number, high: number];
-  /** Whether the generator was the limit of it in most rounds: the server could do better, and it is not said how much. */
+  /**
+   * Whether the generator was the limit of it in most rounds: the server could do better, and it is not said
+   * how much.
+   */
   limited: boolean;
   /** To the baseline, round by round; null for the baseline itself, or when the interval cannot be told. */
   ratio: Interval | null;
@@ -90,7 +94,9 @@ export function valueOf({ load, memory, firstEchoMs }: Measurement, metric: stri
   }
 }
 
-/** What each round says of a server in a case. A start is measured several times a round: then their median. */
+/**
+ * What each round says of a server in a case. A start is measured several times a round: then their median.
+ */
 function byRound(result: Result, server: string, one: Case, metric: Metric): Map<number, number> {
   const found = new Map<number, number[]>();
   for (const measurement of result.measurements) {
@@ -170,7 +176,10 @@ function finder(run: Result, baseline: string): (cell: Cell) => Cell | undefined
   return (cell) => cells.get(key(cell));
 }
 
-/** Of the ratios that can be verdicts: how many are one in both runs, in one of them only, in none, and contradict. */
+/**
+ * Of the ratios that can be verdicts: how many are one in both runs, in one of them only, in none, and
+ * contradict.
+ */
 export function agreement(one: Result, again: Result) {
   const inTheOther = finder(again, one.baseline);
   const counts = { both: 0, once: 0, none: 0, contrary: 0 };
@@ -197,7 +206,10 @@ function ownCells(result: Result): Cell[] {
   return cells;
 }
 
-/** As a file (JSON Lines, https://jsonlines.org): everything but the measurements, and then one measurement per line. */
+/**
+ * As a file (JSON Lines, https://jsonlines.org): everything but the measurements, and then one measurement
+ * per line.
+ */
 export function resultText({ measurements, ...rest }: Result): string {
   return [rest, ...measurements].map((line) => `${JSON.stringify(line)}\n`).join("");
 }
@@ -254,6 +266,9 @@ function bytesShown(bytes: number): string {
   return `${scaled.toFixed(Math.abs(scaled) >= 100 ? 0 : 1)} ${name}`;
 }
 
-/** How many rounds were measured, of which the last may not be whole: an interrupted comparison has fewer than it was to have. */
+/**
+ * How many rounds were measured, of which the last may not be whole: an interrupted comparison has fewer than
+ * it was to have.
+ */
 export const roundsOf = ({ measurements }: Result): number =>
   new Set(measurements.map(({ round }) => round)).size;

@@ -26,7 +26,9 @@ function ratioText({ ratio }: Cell): string {
     : `${ratio.estimate.toFixed(2)} [${ratio.low.toFixed(2)}, ${ratio.high.toFixed(2)}]`;
 }
 
-/** Columns as wide as their widest cell; the first from the left, the bar as it is, the others from the right. */
+/**
+ * Columns as wide as their widest cell; the first from the left, the bar as it is, the others from the right.
+ */
 function aligned(rows: string[][]): string[] {
   const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => [...row[i]!].length)));
   const line = (row: string[]): string =>

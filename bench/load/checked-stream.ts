@@ -1,6 +1,6 @@
 /**
- * One connection's bytes: what it sends is its own piece of a long pattern, and what comes back is compared with it.
- * It changes when what is sent does, or how a wrong byte is found and told.
+ * One connection's bytes: what it sends is its own piece of a long pattern, and what comes back is compared
+ * with it. It changes when what is sent does, or how a wrong byte is found and told.
  */
 
 /** What voids a run, in a sentence for the user. */
@@ -12,8 +12,8 @@ const PERIOD = 1_048_573;
 const LONGEST = 524_288;
 
 /**
- * The pattern, and behind it its beginning once more: whatever begins inside is in one piece, and a comparison is one
- * native call without a view. Pseudo-random, so that a piece is found nowhere else.
+ * The pattern, and behind it its beginning once more: whatever begins inside is in one piece, and a
+ * comparison is one native call without a view. Pseudo-random, so that a piece is found nowhere else.
  */
 const PATTERN = Buffer.allocUnsafe(PERIOD + LONGEST);
 {

@@ -1,9 +1,10 @@
 /**
- * Connections that stay: the closed loop, in which each answer lets the next message go, and the open loop, in which
- * messages go by a schedule. It changes when what is sent on them, and when, does.
+ * Connections that stay: the closed loop, in which each answer lets the next message go, and the open loop,
+ * in which messages go by a schedule. It changes when what is sent on them, and when, does.
  *
- * The schedule is fixed: message n of all has its turn n gaps after the beginning, on connection n modulo their number.
- * So a message's turn follows from its number, and what waits for room on its connection needs no memory.
+ * The schedule is fixed: message n of all has its turn n gaps after the beginning, on connection n modulo
+ * their number. So a message's turn follows from its number, and what waits for room on its connection needs
+ * no memory.
  */
 import { Histogram } from "../histogram.ts";
 import { pace, type Pace } from "../system.ts";
@@ -61,7 +62,10 @@ class Connection extends RunStream<Bun.Socket<Connection>> {
     return this.answered === this.begun && this.begun >= this.due && this.unsent === 0;
   }
 
-  /** Begins what is due and for which there is room. What waits keeps its turn: that is a matter of its number. */
+  /**
+   * Begins what is due and for which there is room. What waits keeps its turn: that is a matter of its
+   * number.
+   */
   pump(now: number): void {
     const depth = this.#times.length;
     const until = Math.min(this.due, this.answered + depth);

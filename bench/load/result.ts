@@ -20,7 +20,10 @@ interface Times {
   mean: number;
 }
 
-/** A process's CPU time, that of its main thread, and the time that one waited for a core, as shares of the window. */
+/**
+ * A process's CPU time, that of its main thread, and the time that one waited for a core, as shares of the
+ * window.
+ */
 interface Shares {
   cpuShare: number;
   mainShare: number | null;
@@ -54,7 +57,10 @@ export interface LoadResult {
     backlog: number;
     unsent: number;
     lateness: Times;
-    /** Percentiles of the latency that say nothing about the server: they are mostly the generator's own lateness. */
+    /**
+     * Percentiles of the latency that say nothing about the server: they are mostly the generator's own
+     * lateness.
+     */
     late: Percentile[];
   } | null;
   /** With --pid only. */
@@ -130,9 +136,9 @@ const BUSY = 0.9;
 const WOKEN = 100;
 
 /**
- * Why the generator set the result by being busy, if it did. In the closed loop a busy one did, unless the server's
- * process is known to be as busy: then the figure is the server's. In the open loop a busy one cannot keep the
- * schedule, whatever the server does.
+ * Why the generator set the result by being busy, if it did. In the closed loop a busy one did, unless the
+ * server's process is known to be as busy: then the figure is the server's. In the open loop a busy one
+ * cannot keep the schedule, whatever the server does.
  */
 function busyGenerator({ mode, generator, server }: LoadResult): string | undefined {
   if (taken(generator) <= BUSY) return undefined;
@@ -142,7 +148,10 @@ function busyGenerator({ mode, generator, server }: LoadResult): string | undefi
   return taken(server) < BUSY ? `${busy}, and the server ${used(server)}` : undefined;
 }
 
-/** Where messages left late by the generator's fault, a latency that is mostly this lateness is not the server's. */
+/**
+ * Where messages left late by the generator's fault, a latency that is mostly this lateness is not the
+ * server's.
+ */
 function mostlyLate({ schedule, latency }: LoadResult, percentile: Percentile): boolean {
   const late = schedule?.lateness[percentile] ?? 0;
   return late > WOKEN && late > latency[percentile] / 2;
@@ -152,8 +161,8 @@ const latenessText = ({ schedule }: LoadResult): string =>
   `messages left up to ${micros(schedule!.lateness.p99)} µs late (p99) by the generator's own fault, more than half of the latency's p99`;
 
 /**
- * How much of a core was taken: by all threads, or by the main thread with what it waited for. Both together would count
- * twice: the compilers and the collector on the same core are what it waits for.
+ * How much of a core was taken: by all threads, or by the main thread with what it waited for. Both together
+ * would count twice: the compilers and the collector on the same core are what it waits for.
  */
 const taken = ({ cpuShare, mainShare, waitShare }: Shares): number =>
   Math.max(cpuShare, (mainShare ?? 0) + (waitShare ?? 0));

@@ -1,12 +1,13 @@
 /**
  * A run: what is asked for, the window, what counts, and what voids it. It changes when what counts does.
  *
- * What counts. The window begins after the warm-up and lasts as long as asked for. `messages` are those whose last
- * byte came back inside it, whenever they were sent: they make the throughput and the CPU time of a message, and belong
- * to the same span of time as the CPU time does. The latency is of those whose start lies inside it, whenever they were
- * answered, so that the slow ones at its end are not left out. A start is, in the closed loop, when a message was first
- * given to the kernel; in the open loop when its turn was, whether or not it could be sent then; of a visit, when it
- * began to connect. An answer is there when its last byte is.
+ * What counts. The window begins after the warm-up and lasts as long as asked for. `messages` are those whose
+ * last byte came back inside it, whenever they were sent: they make the throughput and the CPU time of a
+ * message, and belong to the same span of time as the CPU time does. The latency is of those whose start lies
+ * inside it, whenever they were answered, so that the slow ones at its end are not left out. A start is, in
+ * the closed loop, when a message was first given to the kernel; in the open loop when its turn was, whether
+ * or not it could be sent then; of a visit, when it began to connect. An answer is there when its last byte
+ * is.
  */
 import { Histogram } from "../histogram.ts";
 import type { Pacing } from "../system.ts";
@@ -122,8 +123,9 @@ export class Run {
   }
 
   /**
-   * Lets so many seconds go by, or fewer when the user interrupts. Answers look at the clock as well: Bun's timers wait
-   * for as long as all of its 1,024 places for events are full, which with 2,000 busy connections was a second.
+   * Lets so many seconds go by, or fewer when the user interrupts. Answers look at the clock as well: Bun's
+   * timers wait for as long as all of its 1,024 places for events are full, which with 2,000 busy connections
+   * was a second.
    */
   async #pass(seconds: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -137,7 +139,9 @@ export class Run {
     clearTimeout(timer);
   }
 
-  /** Waits until a condition holds, or for so many seconds. It is looked at every 2 ms, after the window only. */
+  /**
+   * Waits until a condition holds, or for so many seconds. It is looked at every 2 ms, after the window only.
+   */
   async until(condition: () => boolean, seconds: number): Promise<boolean> {
     const deadline = clock() + seconds * SECOND;
     while (!condition()) {

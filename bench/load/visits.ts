@@ -1,11 +1,11 @@
 /**
  * Visits: connect, one message, its echo, close; and the next. It changes when what a visit is does.
  *
- * A visit ends as a well-behaved client's does: our FIN behind the echo, then the server's. Who sends the first FIN
- * keeps the port for a minute in TIME_WAIT, and that is here. On the loopback interface Linux gives such a port to a
- * next connect after a second (tcp_tw_reuse): in 60 s of 6,300 visits a second there were never more than 14,100 ports
- * in TIME_WAIT, half of those there are, and the rate did not fall. A reset would keep no port, and would measure how a
- * server meets resets.
+ * A visit ends as a well-behaved client's does: our FIN behind the echo, then the server's. Who sends the
+ * first FIN keeps the port for a minute in TIME_WAIT, and that is here. On the loopback interface Linux gives
+ * such a port to a next connect after a second (tcp_tw_reuse): in 60 s of 6,300 visits a second there were
+ * never more than 14,100 ports in TIME_WAIT, half of those there are, and the rate did not fall. A reset
+ * would keep no port, and would measure how a server meets resets.
  */
 import { LoadError } from "./checked-stream.ts";
 import { clock, CONNECT_DEADLINE, connectFailure, ended, errorCode, GRACE } from "./run.ts";

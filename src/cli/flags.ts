@@ -1,6 +1,6 @@
 /**
- * Command-line flags from one table: what --help lists, how a command line is read, which values are allowed. It
- * knows no program; each program has a table of its own.
+ * Command-line flags from one table: what --help lists, how a command line is read, which values are allowed.
+ * It knows no program; each program has a table of its own.
  */
 import { parseArgs, type ParseArgsConfig } from "node:util";
 import { printable, shortened } from "./text.ts";

@@ -1,6 +1,6 @@
 /**
- * Lines on stdout and stderr. A log that cannot be written must not stop the service: nothing here waits for a pipe
- * or a terminal that takes nothing.
+ * Lines on stdout and stderr. A log that cannot be written must not stop the service: nothing here waits for
+ * a pipe or a terminal that takes nothing.
  */
 import { writeSync } from "node:fs";
 import { canWrite } from "../os/libc.ts";
@@ -8,7 +8,10 @@ import { canWrite } from "../os/libc.ts";
 /** How often a stdout that has no room is looked at. */
 const LOOK_MS = 100;
 
-/** Writes lines to stderr at once, so that they are out before an exit; without room for them they are left out. */
+/**
+ * Writes lines to stderr at once, so that they are out before an exit; without room for them they are left
+ * out.
+ */
 export function say(lines: string): void {
   if (!canWrite(2)) return;
   try {
@@ -20,7 +23,8 @@ export function say(lines: string): void {
 
 /**
  * Writes one line to stdout as soon as there is room for it.
- * @param failed called with the reason while the line is not out: there is no room yet, or there never will be
+ * @param failed called with the reason while the line is not out: there is no room yet, or there never will
+ *   be
  */
 export function announce(line: string, failed: (reason: string) => void): void {
   const write = (): void => {

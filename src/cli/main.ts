@@ -118,7 +118,8 @@ function printStatistics(server: EchoServer, seconds: number): void {
  * How the program was started, as a user would type it again.
  * @param file the program's own file
  * @param folder the current folder
- * @param typed what the shell ran (the variable `_`), where it says so: the file of a linked package is elsewhere
+ * @param typed what the shell ran (the variable `_`), where it says so: the file of a linked package is
+ *   elsewhere
  */
 export function programName(file: string, folder: string, typed = ""): string {
   const parts = file.split(/[\\/]/);

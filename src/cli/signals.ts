@@ -8,17 +8,17 @@ export type StopSignal = "SIGTERM" | "SIGINT" | "SIGHUP";
 const SIGNALS: readonly StopSignal[] = ["SIGTERM", "SIGINT", "SIGHUP"];
 
 /**
- * Within this time of the first, a signal is the same request: a supervisor signals a whole group, and `bun run` passes
- * it on.
+ * Within this time of the first, a signal is the same request: a supervisor signals a whole group, and `bun
+ * run` passes it on.
  */
 const SAME_MS = 1_000;
 /** Enough for one turn of the event loop. */
 const TURN_MS = 20;
 
 /**
- * Calls `first` for the first signal, and `again` for each SIGTERM or SIGINT that comes more than a second later. SIGHUP,
- * which a closed terminal sends, never hurries. A signal that was ignored when the program started stays so (nohup, a
- * background job of a script).
+ * Calls `first` for the first signal, and `again` for each SIGTERM or SIGINT that comes more than a second
+ * later. SIGHUP, which a closed terminal sends, never hurries. A signal that was ignored when the program
+ * started stays so (nohup, a background job of a script).
  */
 export function onStopSignals(
   first: (signal: StopSignal) => void,
@@ -31,8 +31,8 @@ export function onStopSignals(
     if (stopping) return;
     stopping = true;
     first(signal);
-    // Of a signal that waited while the process was busy or suspended, nobody knows when it came. The second timer
-    // gives it a turn of the event loop in which it is taken for what came in time.
+    // Of a signal that waited while the process was busy or suspended, nobody knows when it came. The second
+    // timer gives it a turn of the event loop in which it is taken for what came in time.
     setTimeout(() => void setTimeout(() => void (later = true), TURN_MS).unref(), SAME_MS - TURN_MS).unref();
   };
   // Asked before process.on() changes it.

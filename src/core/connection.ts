@@ -1,10 +1,10 @@
 /**
- * One socket made lossless: bytes that the kernel does not take are kept and sent before anything newer, held bytes are
- * bounded, a FIN never overtakes a byte, and closing twice is closing once. It changes when one of these rules does.
- * What is said on a connection is its handler's business.
+ * One socket made lossless: bytes that the kernel does not take are kept and sent before anything newer, held
+ * bytes are bounded, a FIN never overtakes a byte, and closing twice is closing once. It changes when one of
+ * these rules does. What is said on a connection is its handler's business.
  *
- * Two kinds of bytes wait here. The ring holds received chunks that were neither taken by the handler nor relayed to the
- * peer. The tail is the rest of the one chunk that the handler gave to write().
+ * Two kinds of bytes wait here. The ring holds received chunks that were neither taken by the handler nor
+ * relayed to the peer. The tail is the rest of the one chunk that the handler gave to write().
  */
 import { osError } from "../os/errors.ts";
 import type { ConnectionHandler } from "./handler.ts";
@@ -12,13 +12,21 @@ import { freeChunk, type RingBuffer, type RingPool } from "./ring-buffer.ts";
 import { closedTransport, type Transport } from "./transport.ts";
 import { UNITS_PER_VISIT, unitsOf, type Yielded, type TurnBudget } from "./turn-budget.ts";
 
-/** Our direction. Finishing: a FIN follows the held bytes. Shut: our FIN is out, or nothing can be written. */
+/**
+ * Our direction. Finishing: a FIN follows the held bytes. Shut: our FIN is out, or nothing can be written.
+ */
 type Sending = "open" | "finishing" | "shut";
 
-/** The peer's direction. Stopped: paused, whatever is held. Dropping: input is discarded. Ended: the peer's FIN came. */
+/**
+ * The peer's direction. Stopped: paused, whatever is held. Dropping: input is discarded. Ended: the peer's
+ * FIN came.
+ */
 type Receiving = "open" | "stopped" | "dropping" | "ended";
 
-/** Whether to offer bytes. Full: not until the kernel drains, as long as a tail waits. Yielded: not until our turn. */
+/**
+ * Whether to offer bytes. Full: not until the kernel drains, as long as a tail waits. Yielded: not until our
+ * turn.
+ */
 type Kernel = "ready" | "full" | "yielded";
 
 export class Connection implements Yielded {
@@ -61,7 +69,9 @@ export class Connection implements Yielded {
     return this.#transport.fd;
   }
 
-  /** Bytes that wait here, in the ring and in the tail: at most the ring's capacity, one chunk and one tail. */
+  /**
+   * Bytes that wait here, in the ring and in the tail: at most the ring's capacity, one chunk and one tail.
+   */
   get held(): number {
     const tail = this.#tail === null ? 0 : this.#tail.length - this.#tailOffset;
     return tail + (this.#ring === null ? 0 : this.#ring.held);
@@ -108,7 +118,8 @@ export class Connection implements Yielded {
   // Commands.
 
   /**
-   * From now on another handler receives the events: for a header that is read before the connection is served.
+   * From now on another handler receives the events: for a header that is read before the connection is
+   * served.
    * @param rest bytes of a chunk that the old handler did not use; the new one receives them at once
    */
   handOver(handler: ConnectionHandler, rest: Uint8Array): void {
@@ -117,8 +128,8 @@ export class Connection implements Yielded {
   }
 
   /**
-   * Sends a received chunk back, by reference. The ring keeps what the kernel does not take. The caller gives the chunk
-   * away: once sent, its memory may be freed.
+   * Sends a received chunk back, by reference. The ring keeps what the kernel does not take. The caller gives
+   * the chunk away: once sent, its memory may be freed.
    * @param limit maximum bytes per write
    */
   relay(chunk: Uint8Array, limit: number): void {
@@ -170,7 +181,10 @@ export class Connection implements Yielded {
     this.budget.wait(this);
   }
 
-  /** Keeps a received chunk, by reference, until take() hands it out. @param offset where the kept part begins */
+  /**
+   * Keeps a received chunk, by reference, until take() hands it out.
+   * @param offset where the kept part begins
+   */
   hold(chunk: Uint8Array, offset = 0): void {
     this.#push(chunk, offset);
   }
@@ -217,8 +231,8 @@ export class Connection implements Yielded {
   /**
    * Offers the kernel one chunk, once, and keeps nothing.
    * @param offset where in the chunk to begin
-   * @returns the bytes that the kernel took: 0 while earlier ones wait, -1 when the connection is closed for writing. If
-   *   the kernel did not take all, onDrain() follows.
+   * @returns the bytes that the kernel took: 0 while earlier ones wait, -1 when the connection is closed for
+   *   writing. If the kernel did not take all, onDrain() follows.
    */
   send(chunk: Uint8Array, offset: number): number {
     if (this.#sending === "shut" || this.closed) return -1;
@@ -237,8 +251,9 @@ export class Connection implements Yielded {
   }
 
   /**
-   * Ends gracefully: flushes, sends FIN, discards input until the peer's FIN, closes. The handler still receives what
-   * comes before our FIN is out. If the peer never sends its FIN, the owner has to call close().
+   * Ends gracefully: flushes, sends FIN, discards input until the peer's FIN, closes. The handler still
+   * receives what comes before our FIN is out. If the peer never sends its FIN, the owner has to call
+   * close().
    */
   finish(): void {
     if (this.closed) return;
@@ -282,7 +297,10 @@ export class Connection implements Yielded {
     this.#notifyClosed(transport, error);
   }
 
-  /** Reads nothing more until our FIN is out: what the peer sends now stays in the kernel, where `unread` counts it. */
+  /**
+   * Reads nothing more until our FIN is out: what the peer sends now stays in the kernel, where `unread`
+   * counts it.
+   */
   stopReading(): void {
     if (this.closed || this.#receiving !== "open") return;
     this.#receiving = "stopped";
@@ -350,7 +368,9 @@ export class Connection implements Yielded {
 
   // Internals.
 
-  /** Terminates immediately: a paused socket would never get its close event, and its descriptor would leak. */
+  /**
+   * Terminates immediately: a paused socket would never get its close event, and its descriptor would leak.
+   */
   #failWrite(): void {
     this.#lost = true;
     this.abort(osError({ code: "EPIPE", syscall: "send" }));
@@ -377,8 +397,9 @@ export class Connection implements Yielded {
 
   #push(chunk: Uint8Array, offset: number): void {
     if (this.closed) return;
-    // A chunk in spite of the pause means that the peer has reset: Bun hands over the kernel's whole buffer, megabytes,
-    // before it reports the reset. The ring must not take them, and nobody is left to send them to.
+    // A chunk in spite of the pause means that the peer has reset: Bun hands over the kernel's whole buffer,
+    // megabytes, before it reports the reset. The ring must not take them, and nobody is left to send them
+    // to.
     if (this.#paused) {
       this.#lost = true;
       freeChunk(chunk);

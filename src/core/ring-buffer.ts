@@ -15,9 +15,9 @@ export const RING_SLOTS = 16;
 const MASK = RING_SLOTS - 1;
 
 /**
- * Chunks of this size or more are freed as soon as they are sent or discarded, not when the collector runs: the next
- * chunk then gets memory that is warm. 8 connections of 64 KiB, 4 in flight, CPU per message against a bare handler:
- * 0.85, and 1.02 without. At 16 KiB it gains nothing, below it costs.
+ * Chunks of this size or more are freed as soon as they are sent or discarded, not when the collector runs:
+ * the next chunk then gets memory that is warm. 8 connections of 64 KiB, 4 in flight, CPU per message against
+ * a bare handler: 0.85, and 1.02 without. At 16 KiB it gains nothing, below it costs.
  */
 const FREE_FROM = 32_768;
 
@@ -91,8 +91,8 @@ export class RingBuffer {
   }
 
   /**
-   * Puts bytes before all that waits, for one who took them and gives them back. Where no slot is free, or a part of the
-   * oldest chunk is gone, they are joined with it, by a copy.
+   * Puts bytes before all that waits, for one who took them and gives them back. Where no slot is free, or a
+   * part of the oldest chunk is gone, they are joined with it, by a copy.
    */
   unshift(bytes: Uint8Array): void {
     const head = this.#slots[this.#first];
@@ -157,8 +157,8 @@ export class RingBuffer {
   }
 
   /**
-   * Empties the ring, and frees the memory of its chunks at once. Left to the collector, 100 stalled peers that reset,
-   * again and again, let a server grow to 251 MB, and with this to 97.
+   * Empties the ring, and frees the memory of its chunks at once. Left to the collector, 100 stalled peers
+   * that reset, again and again, let a server grow to 251 MB, and with this to 97.
    * @param relayed whether no part of a chunk was handed out: take() gives slices of a chunk's memory
    */
   discard(relayed: boolean): void {

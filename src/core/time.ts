@@ -1,4 +1,7 @@
-/** The time that an engine tells, and the calls that it makes later. It changes when a rule needs another kind of call. */
+/**
+ * The time that an engine tells, and the calls that it makes later. It changes when a rule needs another kind
+ * of call.
+ */
 
 export interface Timer {
   /** Calls back no more. Can be called twice, and from the callback itself. */
@@ -6,7 +9,10 @@ export interface Timer {
 }
 
 export interface Time {
-  /** Milliseconds since some moment in the past, with a fraction. Never goes back, whatever the wall clock does. */
+  /**
+   * Milliseconds since some moment in the past, with a fraction. Never goes back, whatever the wall clock
+   * does.
+   */
   now(): number;
   /**
    * Calls back once, `ms` milliseconds from now or a little later.
@@ -16,6 +22,8 @@ export interface Time {
   after(ms: number, callback: () => void, keepsAlive: boolean): Timer;
   /** Calls back every `ms` milliseconds, and keeps the process alive. */
   every(ms: number, callback: () => void): Timer;
-  /** Calls back once, in a later turn of the event loop: after the events that the kernel has for this one. */
+  /**
+   * Calls back once, in a later turn of the event loop: after the events that the kernel has for this one.
+   */
   nextTurn(callback: () => void): void;
 }

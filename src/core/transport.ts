@@ -1,16 +1,21 @@
 /**
- * What a connection and its socket say to each other: the calls that a connection makes, the events that an engine
- * reports, and the transport that stands in when the socket is gone. It changes when a connection needs another call
- * or event.
+ * What a connection and its socket say to each other: the calls that a connection makes, the events that an
+ * engine reports, and the transport that stands in when the socket is gone. It changes when a connection
+ * needs another call or event.
  */
 
-/** A socket, as its connection uses it. No call blocks, and none but write() and shutdown() touches a byte. */
+/**
+ * A socket, as its connection uses it. No call blocks, and none but write() and shutdown() touches a byte.
+ */
 export interface Transport {
-  /** The descriptor's number, for calls that only the kernel answers; -1 once it is closed, or where nobody tells. */
+  /**
+   * The descriptor's number, for calls that only the kernel answers; -1 once it is closed, or where nobody
+   * tells.
+   */
   readonly fd: number;
   /**
-   * Offers bytes to the kernel, once, and queues nothing. If the kernel does not take all of them, onDrain() follows as
-   * soon as it takes more.
+   * Offers bytes to the kernel, once, and queues nothing. If the kernel does not take all of them, onDrain()
+   * follows as soon as it takes more.
    * @returns how many the kernel took, 0 too; -1 when the socket is closed or shut down
    */
   write(bytes: Uint8Array, offset: number, length: number): number;
@@ -27,7 +32,10 @@ export interface Transport {
   unacknowledged(): number;
   /** Bytes from the peer that wait in the kernel; 0 where the kernel does not tell. */
   unread(): number;
-  /** Whether the peer's FIN has reached the kernel, though bytes may wait before it; false where it does not tell. */
+  /**
+   * Whether the peer's FIN has reached the kernel, though bytes may wait before it; false where it does not
+   * tell.
+   */
   peerFinished(): boolean;
 }
 
@@ -49,7 +57,10 @@ export interface TransportEvents {
 
 const nothing = (): void => undefined;
 
-/** Takes the place of a socket that is closed, so that nothing can reach its descriptor, which may be another's. */
+/**
+ * Takes the place of a socket that is closed, so that nothing can reach its descriptor, which may be
+ * another's.
+ */
 export const closedTransport: Transport = {
   fd: -1,
   write: () => -1,

@@ -1,12 +1,13 @@
 /**
- * The work of one turn of the event loop, over all connections that share it: bounded, so that timers, signals and
- * small messages keep their time, and dealt out round robin. It changes when the cost of a turn does.
+ * The work of one turn of the event loop, over all connections that share it: bounded, so that timers,
+ * signals and small messages keep their time, and dealt out round robin. It changes when the cost of a turn
+ * does.
  */
 import type { Time } from "./time.ts";
 
 /**
- * A unit is about 5 µs: a write of up to 16 KiB, or 16 composed replies. A turn has this many for the connections
- * that wait in the queue and as many for what the kernel brings: 5 to 10 ms.
+ * A unit is about 5 µs: a write of up to 16 KiB, or 16 composed replies. A turn has this many for the
+ * connections that wait in the queue and as many for what the kernel brings: 5 to 10 ms.
  */
 const UNITS_PER_TURN = 1024;
 
@@ -43,7 +44,8 @@ export class TurnBudget {
     if (this.#left > 0) return;
     if (this.#armed) this.exhausted = true;
     else {
-      // These units may have been spent over many turns, which nobody counts: that would cost an immediate in each.
+      // These units may have been spent over many turns, which nobody counts: that would cost an immediate in
+      // each.
       this.#arm();
       this.#refill();
     }
@@ -78,7 +80,8 @@ export class TurnBudget {
       one.nextYielded = null;
       one.onTurn();
     }
-    // The events of this turn have units of their own: a peer with a small message does not wait for the queue.
+    // The events of this turn have units of their own: a peer with a small message does not wait for the
+    // queue.
     this.#refill();
   }
 }

@@ -1,9 +1,10 @@
 /**
- * What one connection has done lately, as one timer for all of them sees it: how long it has been quiet, how long
- * our FIN has been out, and how it is ended because of that. It changes when a reason to end a connection does.
+ * What one connection has done lately, as one timer for all of them sees it: how long it has been quiet, how
+ * long our FIN has been out, and how it is ended because of that. It changes when a reason to end a
+ * connection does.
  *
- * A FIN says that the peer has everything. Where something is missing, what was echoed is delivered first, as far as
- * time allows, and then the connection is reset.
+ * A FIN says that the peer has everything. Where something is missing, what was echoed is delivered first, as
+ * far as time allows, and then the connection is reset.
  */
 import type { Connection } from "../core/connection.ts";
 import { osError, type OSError } from "../os/errors.ts";
@@ -40,8 +41,8 @@ export class Activity {
   }
 
   /**
-   * Whether the peer has acknowledged something since the last call, though no byte has moved here: the kernel may
-   * hold megabytes for a slow peer. If so, it is not quiet.
+   * Whether the peer has acknowledged something since the last call, though no byte has moved here: the
+   * kernel may hold megabytes for a slow peer. If so, it is not quiet.
    */
   noteAcknowledged(): boolean {
     const left = this.connection.unacknowledged;
@@ -62,8 +63,8 @@ export class Activity {
     if (quietMs < idleMs || this.noteAcknowledged()) return;
     if (connection.held > 0) connection.abort(timedOut());
     else if (connection.unacknowledged === 0) connection.finish();
-    // A FIN would wait behind what the peer does not read, and what it sends meanwhile would be lost before a clean
-    // end. The kernel goes on delivering after the close, and resets a peer that sends.
+    // A FIN would wait behind what the peer does not read, and what it sends meanwhile would be lost before a
+    // clean end. The kernel goes on delivering after the close, and resets a peer that sends.
     else if (quietMs >= idleMs + LINGER_MS) connection.close();
   }
 
@@ -72,9 +73,9 @@ export class Activity {
   }
 
   /**
-   * Ends a peer that goes on, in several calls: first we stop reading; after `graceMs`, when all that was echoed has
-   * been acknowledged, it gets a FIN if that was everything it sent, and a reset if not. A peer whose FIN has come is
-   * served on: what is left of it is finite.
+   * Ends a peer that goes on, in several calls: first we stop reading; after `graceMs`, when all that was
+   * echoed has been acknowledged, it gets a FIN if that was everything it sent, and a reset if not. A peer
+   * whose FIN has come is served on: what is left of it is finite.
    */
   conclude(graceMs: number, periodMs: number): void {
     const { connection } = this;
@@ -90,7 +91,9 @@ export class Activity {
     else connection.finish();
   }
 
-  /** Ends the connection now: with a FIN, behind what the kernel still delivers, only if nothing is missing. */
+  /**
+   * Ends the connection now: with a FIN, behind what the kernel still delivers, only if nothing is missing.
+   */
   expel(): void {
     const { connection } = this;
     if (connection.unread > 0 || !connection.complete) connection.abort(cutShort());

@@ -1,6 +1,6 @@
 /**
- * A graceful stop, seen from one connection after the other: who gets a FIN, when, and who is reset at the end. It
- * changes when the order of a stop does.
+ * A graceful stop, seen from one connection after the other: who gets a FIN, when, and who is reset at the
+ * end. It changes when the order of a stop does.
  */
 import type { Time } from "../core/time.ts";
 import { LINGER_MS, type Activity } from "./activity.ts";
@@ -9,18 +9,21 @@ import { LINGER_MS, type Activity } from "./activity.ts";
 export const DRAIN_PERIOD_MS = 50;
 
 /**
- * A peer from which nothing has come for so long has nothing more under way: longer than a long-distance round trip,
- * a first retransmission, or a client that was busy with something else. With 250 ms, clients on a machine with four
- * times as much to do as cores were cut off.
+ * A peer from which nothing has come for so long has nothing more under way: longer than a long-distance
+ * round trip, a first retransmission, or a client that was busy with something else. With 250 ms, clients on
+ * a machine with four times as much to do as cores were cut off.
  */
 const QUIET_MS = 1_000;
 
-/** A process shares its core with so many others, at most, before it counts as suspended for a part of the time. */
+/**
+ * A process shares its core with so many others, at most, before it counts as suspended for a part of the
+ * time.
+ */
 const BUSY_FACTOR = 4;
 
 /**
- * How much of the time between two looks the peers had as well. A process that was suspended has not given it to
- * them; one that was busy has, and has used its CPU.
+ * How much of the time between two looks the peers had as well. A process that was suspended has not given it
+ * to them; one that was busy has, and has used its CPU.
  */
 export function servedMs(wallMs: number, cpuMs: number): number {
   return Math.min(wallMs, 2 * DRAIN_PERIOD_MS + BUSY_FACTOR * cpuMs);

@@ -1,6 +1,6 @@
 /**
- * The echo service on a listening socket: whom it serves, within which limits, what it counts, and how it stops.
- * It changes when a limit or the order of a stop changes.
+ * The echo service on a listening socket: whom it serves, within which limits, what it counts, and how it
+ * stops. It changes when a limit or the order of a stop changes.
  */
 import { readdirSync } from "node:fs";
 import { addressText } from "../os/address.ts";
@@ -39,8 +39,8 @@ export interface EchoOptions {
   /** Seconds after which a peer that moves no byte is closed; 0 never. */
   idleTimeout: number;
   /**
-   * Seconds of silence after which the kernel probes a peer (SO_KEEPALIVE), which is given up after twice the time;
-   * 0 never, at most 32767. Default: 60.
+   * Seconds of silence after which the kernel probes a peer (SO_KEEPALIVE), which is given up after twice the
+   * time; 0 never, at most 32767. Default: 60.
    */
   keepalive?: number;
   /** What brings bytes and time. Default: Bun's own sockets. */
@@ -58,8 +58,9 @@ export interface Figures {
   /** Reset at once, because maxConnections were open. */
   refused: number;
   /**
-   * Ended before the kernel had taken an answer to every byte that the peer had sent, or by a fault of the network
-   * other than a reset. A peer that resets when it has everything, as health checks do, is not broken.
+   * Ended before the kernel had taken an answer to every byte that the peer had sent, or by a fault of the
+   * network other than a reset. A peer that resets when it has everything, as health checks do, is not
+   * broken.
    */
   broken: number;
   bytesIn: number;
@@ -72,7 +73,9 @@ export interface Figures {
 
 /** The least soft limit that is common, for where it cannot be asked. */
 const COMMON_DESCRIPTOR_LIMIT = 1024;
-/** How many connections can be open at once, by the descriptor limit less what is open now and some to spare. */
+/**
+ * How many connections can be open at once, by the descriptor limit less what is open now and some to spare.
+ */
 export function connectionLimit(): number {
   const limit = descriptorLimit() ?? COMMON_DESCRIPTOR_LIMIT;
   return Math.max(0, limit - openDescriptors() - SPARE_DESCRIPTORS);
@@ -119,7 +122,8 @@ export class EchoServer {
 
   /**
    * Starts to listen.
-   * @throws RangeError for an option out of range; OSError when the address cannot be had or the kernel refuses
+   * @throws RangeError for an option out of range; OSError when the address cannot be had or the kernel
+   *   refuses
    */
   static async listen(options: EchoOptions): Promise<EchoServer> {
     const allowed = connectionLimit();
@@ -204,12 +208,12 @@ export class EchoServer {
   }
 
   /**
-   * Stops listening, and ends every connection without dropping a byte that its peer has sent: it is served until
-   * it has been quiet for a second and has acknowledged everything, then gets a FIN, and is closed at its own FIN, or
-   * two seconds later.
-   * @param timeout seconds to wait for peers that go on. In the last 2 of them (or the last half), nothing more is
-   *   read of these: each gets what was echoed, then a FIN if that was everything it had sent, and a reset if not.
-   *   At the end those for whom bytes are held or missing are reset, the others closed.
+   * Stops listening, and ends every connection without dropping a byte that its peer has sent: it is served
+   * until it has been quiet for a second and has acknowledged everything, then gets a FIN, and is closed at
+   * its own FIN, or two seconds later.
+   * @param timeout seconds to wait for peers that go on. In the last 2 of them (or the last half), nothing
+   *   more is read of these: each gets what was echoed, then a FIN if that was everything it had sent, and a
+   *   reset if not. At the end those for whom bytes are held or missing are reset, the others closed.
    * @returns when every connection is closed; calling it again gives the same promise
    */
   stop(timeout: number): Promise<void> {
@@ -217,8 +221,8 @@ export class EchoServer {
   }
 
   async #stop(timeoutMs: number): Promise<void> {
-    // The connections that the kernel has accepted already may have sent something: one turn of the event loop
-    // lets Bun accept them all. Without it, closing the listener would reset them.
+    // The connections that the kernel has accepted already may have sent something: one turn of the event
+    // loop lets Bun accept them all. Without it, closing the listener would reset them.
     this.#listening.retry();
     await new Promise<void>((resolve) => this.#engine.time.after(1, resolve, true));
     this.#listening.close();

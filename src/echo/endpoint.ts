@@ -1,5 +1,6 @@
 /**
- * What a host stands for: the addresses to listen on. It changes when another way to write a host is understood.
+ * What a host stands for: the addresses to listen on. It changes when another way to write a host is
+ * understood.
  */
 import { AF_INET, AF_INET6 } from "../os/constants.ts";
 import { literalHost } from "../os/literal-host.ts";
@@ -26,7 +27,8 @@ const URL_START = /^[a-z][a-z\d+.-]*:\/\//i;
 const WITH_PORT = /^(\[[^\]]*\]|[^:[\]]*):(\d*)$/;
 
 /**
- * What is wrong with the text of a host, before any look-up, in words that follow the host; undefined when nothing is.
+ * What is wrong with the text of a host, before any look-up, in words that follow the host; undefined when
+ * nothing is.
  */
 export function hostMistake(host: string): string | undefined {
   const [, name, port] = WITH_PORT.exec(host) ?? [];
@@ -51,10 +53,11 @@ export function hostMistake(host: string): string | undefined {
 const withoutBrackets = (host: string): string => (/^\[.*\]$/.test(host) ? host.slice(1, -1) : host);
 
 /**
- * The addresses that a host stands for, IPv4 first. Where one of several cannot be had on this machine, the others do.
- * @param host "" is every interface. An address may be in brackets, have a zone (fe80::1%eth0), or be short (127.1). A
- *   name is looked up as every program on this machine does it (getaddrinfo(3)); one with several addresses is all of
- *   them, as for nginx and sshd: a client that was given the name may try any.
+ * The addresses that a host stands for, IPv4 first. Where one of several cannot be had on this machine, the
+ * others do.
+ * @param host "" is every interface. An address may be in brackets, have a zone (fe80::1%eth0), or be short
+ *   (127.1). A name is looked up as every program on this machine does it (getaddrinfo(3)); one with several
+ *   addresses is all of them, as for nginx and sshd: a client that was given the name may try any.
  * @throws OSError EINVAL for what is no host; one with syscall getaddrinfo where the look-up fails
  */
 export async function endpointsOf(host: string): Promise<readonly Endpoint[]> {

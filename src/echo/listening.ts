@@ -1,6 +1,6 @@
 /**
- * The sockets that an echo server listens on: one for each address, all on the same port. It changes when listening
- * sockets are set in another way.
+ * The sockets that an echo server listens on: one for each address, all on the same port. It changes when
+ * listening sockets are set in another way.
  */
 import type { Acceptor, Engine, ListenOptions, Open } from "../engine/engine.ts";
 import { addressText } from "../os/address.ts";
@@ -45,8 +45,8 @@ const DEFAULT_BACKLOG = 512;
 /** How many ports are tried, when the kernel may pick one, until one is free on every address. */
 const PORT_TRIES = 20;
 /**
- * Probes that stay without an answer until the peer is given up. With a fifth of the time between two of them, that is
- * after twice the time in all, and four packets in a row may be lost.
+ * Probes that stay without an answer until the peer is given up. With a fifth of the time between two of
+ * them, that is after twice the time in all, and four packets in a row may be lost.
  */
 const KEEPALIVE_PROBES = 5;
 
@@ -62,7 +62,8 @@ export class Listening {
 
   /**
    * Listens on every address that this machine has; one at least.
-   * @throws OSError, where one of them cannot be had for another reason: a half of what was asked for is an error
+   * @throws OSError, where one of them cannot be had for another reason: a half of what was asked for is an
+   *   error
    */
   constructor(engine: Engine, endpoints: readonly Endpoint[], options: ListeningOptions) {
     const { port, keepalive, backlog = DEFAULT_BACKLOG, open, failing } = options;
@@ -165,7 +166,9 @@ function bind({ family, ip, scopeid, host }: Endpoint, port: number, options: Li
   }
 }
 
-/** Whether bind(2) or listen(2) finds a port taken is the kernel's matter: what cannot be done is to listen. */
+/**
+ * Whether bind(2) or listen(2) finds a port taken is the kernel's matter: what cannot be done is to listen.
+ */
 function naming(address: string, call: () => void): void {
   try {
     call();
@@ -181,15 +184,18 @@ function tune(fd: number, keepalive: number): void {
   // Urgent data stays in its place in the stream: otherwise the kernel takes a byte out of it.
   setOption(fd, SOL_SOCKET, SO_OOBINLINE, 1);
   if (keepalive === 0) return;
-  // TCP_USER_TIMEOUT would also bound how long sent bytes stay without an acknowledgement. It ends a peer that is
-  // there and does not read, too (tcp(7), RFC 5482): that one is waited for.
+  // TCP_USER_TIMEOUT would also bound how long sent bytes stay without an acknowledgement. It ends a peer
+  // that is there and does not read, too (tcp(7), RFC 5482): that one is waited for.
   setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
   setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive);
   setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, Math.max(1, Math.floor(keepalive / KEEPALIVE_PROBES)));
   setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
 }
 
-/** Where there is no C library, the engine listens by itself, and nothing can be set. @throws OSError ENOSYS */
+/**
+ * Where there is no C library, the engine listens by itself, and nothing can be set.
+ * @throws OSError ENOSYS
+ */
 function checkPlain({ backlog, receiveBuffer }: ListeningOptions): void {
   if (backlog === undefined && receiveBuffer === undefined) return;
   const reason = "this platform has no C library that could set the backlog or the receive buffer";

@@ -1,6 +1,6 @@
 /**
- * What the echo server says: the raw bytes of RFC 862, or the replies of the tutorial's second server. It changes
- * when what is said changes. Both send as much as the peer takes and keep the rest, by reference.
+ * What the echo server says: the raw bytes of RFC 862, or the replies of the tutorial's second server. It
+ * changes when what is said changes. Both send as much as the peer takes and keep the rest, by reference.
  */
 import type { Connection } from "../core/connection.ts";
 import { UNITS_PER_VISIT, unitsOf } from "../core/turn-budget.ts";
@@ -30,7 +30,10 @@ function raw(recvSize: number): Reply {
 const BANNER = Buffer.from("Welcome to the server. Type something and hit enter\n");
 const OK = Buffer.from("OK...");
 
-/** Replies are composed in batches of about this many bytes: one write for many, and a bound on what is composed. */
+/**
+ * Replies are composed in batches of about this many bytes: one write for many, and a bound on what is
+ * composed.
+ */
 const BATCH = 65_536;
 
 /** The cost of composing, as turn-budget.ts counts it. A batch is at most what one visit may cost. */
@@ -53,8 +56,8 @@ function composed(bytes: Uint8Array, recvSize: number): Uint8Array {
 }
 
 /**
- * The tutorial's second server: a banner, then `OK...` before each recv of at most recvSize bytes. A reply has to
- * be composed, and that is one copy, which is counted.
+ * The tutorial's second server: a banner, then `OK...` before each recv of at most recvSize bytes. A reply
+ * has to be composed, and that is one copy, which is counted.
  */
 function tutorial(recvSize: number): Reply {
   const replies = Math.min(MAX_REPLIES, Math.max(1, Math.floor(BATCH / (OK.length + recvSize))));

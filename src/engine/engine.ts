@@ -1,25 +1,28 @@
 /**
- * The seam between the rules and what brings them bytes and time. It changes when a rule needs something new of every
- * engine.
+ * The seam between the rules and what brings them bytes and time. It changes when a rule needs something new
+ * of every engine.
  *
- * An engine knows no rule. It does not decide who is served, how much is held, who is closed or when. What follows is
- * all that the rules rely on; whoever keeps it is an engine. `bun/` is Bun's own sockets; the simulation has another.
+ * An engine knows no rule. It does not decide who is served, how much is held, who is closed or when. What
+ * follows is all that the rules rely on; whoever keeps it is an engine. `bun/` is Bun's own sockets; the
+ * simulation has another.
  *
- * - **Descriptors.** listen(), connect() and adopt() take a descriptor that is bound or connected by system calls. It is
- *   the caller's until the call returns, or, for connect(), until `open`; then it is the engine's, which closes it.
- *   Flags and options that belong to the socket are left as they were.
- * - **Opening.** `open` gets the transport and returns who takes its events. It must not throw. To refuse, it returns
- *   undefined, and the engine resets the connection. Otherwise onOpen() is called at once, before any other event.
- * - **Bytes** come in order, each once, in chunks of any size, until onEnd() or onClose(). After pause() none comes, but
- *   what the kernel had for a peer that has reset. A chunk is the receiver's memory from then on.
+ * - **Descriptors.** listen(), connect() and adopt() take a descriptor that is bound or connected by system
+ *   calls. It is the caller's until the call returns, or, for connect(), until `open`; then it is the
+ *   engine's, which closes it. Flags and options that belong to the socket are left as they were.
+ * - **Opening.** `open` gets the transport and returns who takes its events. It must not throw. To refuse, it
+ *   returns undefined, and the engine resets the connection. Otherwise onOpen() is called at once, before any
+ *   other event.
+ * - **Bytes** come in order, each once, in chunks of any size, until onEnd() or onClose(). After pause() none
+ *   comes, but what the kernel had for a peer that has reset. A chunk is the receiver's memory from then on.
  * - **A short write** is followed by onDrain(), once, when the kernel takes bytes again. Nothing else is.
- * - **FIN.** onEnd() is called once, after the last chunk, and closes nothing: the other direction stays open until
- *   shutdown(). When both FINs are out, the engine closes the descriptor and calls onClose(undefined).
- * - **The end.** onClose() is called once, by whoever closes: the peer, the network, or end() and terminate() before they
- *   return. From the moment it is called, no call reaches the descriptor, and no event comes.
+ * - **FIN.** onEnd() is called once, after the last chunk, and closes nothing: the other direction stays open
+ *   until shutdown(). When both FINs are out, the engine closes the descriptor and calls onClose(undefined).
+ * - **The end.** onClose() is called once, by whoever closes: the peer, the network, or end() and terminate()
+ *   before they return. From the moment it is called, no call reaches the descriptor, and no event comes.
  * - **A throw** of an event is given to abort() of the same connection. The others go on.
- * - **Turns.** All events of a turn come before nextTurn()'s callback, and promises are settled between two events, never
- *   within one. Errors are OSErrors, or what the network is to blame for with a numeric `errno`.
+ * - **Turns.** All events of a turn come before nextTurn()'s callback, and promises are settled between two
+ *   events, never within one. Errors are OSErrors, or what the network is to blame for with a numeric
+ *   `errno`.
  */
 import type { Time } from "../core/time.ts";
 import type { Transport, TransportEvents } from "../core/transport.ts";
@@ -29,7 +32,10 @@ import type { OSError } from "../os/errors.ts";
 export type TLS = Bun.TLSOptions & { serverName?: string };
 
 export interface Handshake {
-  /** Whether the connection may be used: the handshake is done, and the peer's certificate is as was asked for. */
+  /**
+   * Whether the connection may be used: the handshake is done, and the peer's certificate is as was asked
+   * for.
+   */
   readonly accepted: boolean;
   /** Whether the peer has shown a certificate that was verified. */
   readonly authorized: boolean;
@@ -47,7 +53,9 @@ export interface ListenOptions {
   /** Speaks TLS: `open` comes before the handshake, and no byte before `handshake`. */
   readonly tls?: TLS | undefined;
   readonly handshake?: ((events: TransportEvents, handshake: Handshake) => void) | undefined;
-  /** Called once when connections wait and accept(2) fails, and again only after it has worked for a while. */
+  /**
+   * Called once when connections wait and accept(2) fails, and again only after it has worked for a while.
+   */
   readonly failing?: ((error: OSError) => void) | undefined;
 }
 
@@ -107,6 +115,9 @@ export interface Engine {
   adopt(fd: number, open: Open): void;
   /** Reads datagrams. @returns what closes the descriptor @throws OSError ENOTSUP */
   receive(fd: number, events: DatagramEvents): Closable;
-  /** Calls back once when the descriptor, which stays the caller's, is readable. close() calls it off. @throws OSError */
+  /**
+   * Calls back once when the descriptor, which stays the caller's, is readable. close() calls it off.
+   * @throws OSError
+   */
   watch(fd: number, callback: () => void): Closable;
 }

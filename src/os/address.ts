@@ -1,6 +1,6 @@
 /**
- * Addresses: Python's forms, the kernel's sockaddr, and text, each from the other. No name is looked up here. It
- * changes when a family is added or a form changes.
+ * Addresses: Python's forms, the kernel's sockaddr, and text, each from the other. No name is looked up here.
+ * It changes when a family is added or a form changes.
  */
 import { isUtf8 } from "node:buffer";
 import { AF_INET, AF_INET6, AF_UNIX, type AddressFamily } from "./constants.ts";
@@ -9,8 +9,8 @@ import { OSError } from "./errors.ts";
 export type InetAddress = [host: string, port: number];
 export type Inet6Address = [host: string, port: number, flowinfo: number, scopeid: number];
 /**
- * A path as text, or as bytes where it has no UTF-8; an abstract name (Linux) as bytes that begin with a zero byte; ""
- * for a socket without a name.
+ * A path as text, or as bytes where it has no UTF-8; an abstract name (Linux) as bytes that begin with a zero
+ * byte; "" for a socket without a name.
  */
 export type UnixAddress = string | Uint8Array;
 /** What a call gives back as an address of the family. */
@@ -57,7 +57,8 @@ export function checkAddress(
       );
     if (typeof address === "string" && !address.isWellFormed())
       throw new RangeError(`${syscall}: a lone surrogate in a path has no UTF-8: give the path as bytes`);
-    // An abstract name begins with a zero byte and may have more of them; the kernel cuts a path at its first.
+    // An abstract name begins with a zero byte and may have more of them; the kernel cuts a path at its
+    // first.
     const bytes = Buffer.from(address as string);
     if (bytes.indexOf(0) > 0) throw embeddedNul("a path", syscall);
     return;

@@ -1,6 +1,6 @@
 /**
- * The platform's numbers for families, types, levels, options and flags, as its C headers have them. It changes
- * when a platform or a constant is added. A constant that a platform lacks is undefined there.
+ * The platform's numbers for families, types, levels, options and flags, as its C headers have them. It
+ * changes when a platform or a constant is added. A constant that a platform lacks is undefined there.
  */
 
 declare const family: unique symbol;

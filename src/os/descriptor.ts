@@ -1,6 +1,6 @@
 /**
- * A socket as the kernel has it, by its descriptor: made, bound, connected, named, set and closed by the system
- * calls themselves. It changes when a call is added. Bun adopts the descriptor later, for what waits.
+ * A socket as the kernel has it, by its descriptor: made, bound, connected, named, set and closed by the
+ * system calls themselves. It changes when a call is added. Bun adopts the descriptor later, for what waits.
  */
 import { ptr } from "bun:ffi";
 import {
@@ -101,7 +101,8 @@ export function acceptedFrom(fd: number): AnyAddress {
     return descriptorName(fd, "getpeername");
   } catch (error) {
     if (process.platform !== "linux") throw error;
-    // The kernel refuses to fill more than the address has: its family, which comes first, says how much that is.
+    // The kernel refuses to fill more than the address has: its family, which comes first, says how much that
+    // is.
     const family = getOption(fd, SOL_SOCKET, SO_PEERNAME, 2)[0];
     return decodeAddress(getOption(fd, SOL_SOCKET, SO_PEERNAME, family === AF_INET6 ? 28 : 16));
   }
@@ -139,7 +140,8 @@ export function lingerTime(fd: number): number | undefined {
 
 /**
  * Runs something that leaves O_NONBLOCK set, or needs it, and puts the flag back: it belongs to the open file
- * description, which a given descriptor shares with others. Bun reads and writes with MSG_DONTWAIT, and does not need it.
+ * description, which a given descriptor shares with others. Bun reads and writes with MSG_DONTWAIT, and does
+ * not need it.
  * @throws OSError
  */
 export function withFlags<T>(fd: number, run: () => T): T {

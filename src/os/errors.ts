@@ -1,6 +1,6 @@
 /**
- * OSError and its family, as in Python: what a failed call on a socket throws. It says what was tried, on what and
- * why it failed, and carries the same as fields. It changes when what an error says changes.
+ * OSError and its family, as in Python: what a failed call on a socket throws. It says what was tried, on
+ * what and why it failed, and carries the same as fields. It changes when what an error says changes.
  */
 import { constants } from "node:os";
 
@@ -20,7 +20,10 @@ export interface OSErrorDetails {
 
 let wordsOf = (_errno: number): string | undefined => undefined;
 
-/** Gives errors the words of the C library (strerror(3)), as in Python. Without them an error has its code alone. */
+/**
+ * Gives errors the words of the C library (strerror(3)), as in Python. Without them an error has its code
+ * alone.
+ */
 export function setStrerror(its: (errno: number) => string): void {
   wordsOf = its;
 }
@@ -91,7 +94,9 @@ export class FileNotFoundError extends OSError {
 export class gaierror extends OSError {
   override readonly name = "gaierror";
 }
-/** TLS: a handshake that failed, a certificate that is not trusted. `code` is OpenSSL's name for the reason. */
+/**
+ * TLS: a handshake that failed, a certificate that is not trusted. `code` is OpenSSL's name for the reason.
+ */
 export class SSLError extends OSError {
   override readonly name: string = "SSLError";
   /** OpenSSL's name for the reason, as `code` has it. */
@@ -220,8 +225,8 @@ function tlsError(reason: string, syscall: string, address: string | undefined, 
 // What more than one room says.
 
 /**
- * The error with the caller's line in its stack. An error of a call that waited was made by an event, far from the
- * caller: in the catch of an async function the stack leads to whoever awaits it.
+ * The error with the caller's line in its stack. An error of a call that waited was made by an event, far
+ * from the caller: in the catch of an async function the stack leads to whoever awaits it.
  * @param call the function that the caller called
  */
 export function tracedTo(call: Function, error: unknown): unknown {

@@ -1,7 +1,7 @@
 /**
  * The system calls that Bun does not offer, through bun:ffi. It changes when we need another one, or when Bun
- * learns one of these. Where bun:ffi or the C library is not to be had, `libc` is undefined, and a caller either
- * does without (send) or says so (`requireLibc`).
+ * learns one of these. Where bun:ffi or the C library is not to be had, `libc` is undefined, and a caller
+ * either does without (send) or says so (`requireLibc`).
  */
 import { dlopen, ptr, read } from "bun:ffi";
 import { readFileSync } from "node:fs";
@@ -129,7 +129,8 @@ export function setBacklog(fd: number, backlog: number): void {
 }
 
 /**
- * Sets SO_RCVBUF; a listener's is inherited by what it accepts (socket(7), tcp(7)). It ends the kernel's own tuning.
+ * Sets SO_RCVBUF; a listener's is inherited by what it accepts (socket(7), tcp(7)). It ends the kernel's own
+ * tuning.
  * @param bytes from 1 on; the kernel raises what is too small (on Linux to 1152)
  * @throws OSError; also where the kernel would silently take less
  */
@@ -147,7 +148,9 @@ export function setReceiveBuffer(fd: number, bytes: number): void {
   throw osError({ code: "EINVAL", syscall: "setsockopt", address, reason });
 }
 
-/** Descriptors that are left to the runtime and to refusing: a refused connection has one until it is reset. */
+/**
+ * Descriptors that are left to the runtime and to refusing: a refused connection has one until it is reset.
+ */
 export const SPARE_DESCRIPTORS = 32;
 
 /**
@@ -162,8 +165,8 @@ export function descriptorLimit(): number | undefined {
 }
 
 /**
- * Whether a descriptor is a terminal (isatty(3)). `process.stdout.isTTY` says the same, but loads Bun's tty and net
- * modules: 12 ms of start.
+ * Whether a descriptor is a terminal (isatty(3)). `process.stdout.isTTY` says the same, but loads Bun's tty
+ * and net modules: 12 ms of start.
  */
 export function isTerminal(fd: 1 | 2): boolean {
   if (libc !== undefined) return libc.isatty(fd) === 1;
@@ -174,8 +177,8 @@ const POLLOUT = 4;
 const pollfd = new Int32Array(2);
 
 /**
- * Whether a short line can be written without waiting (poll(2)): a pipe that nobody reads has no room for it, and a
- * write would stop the whole process until somebody does.
+ * Whether a short line can be written without waiting (poll(2)): a pipe that nobody reads has no room for it,
+ * and a write would stop the whole process until somebody does.
  */
 export function canWrite(fd: 1 | 2): boolean {
   if (libc === undefined) return true;
@@ -187,7 +190,10 @@ export function canWrite(fd: 1 | 2): boolean {
 
 const POLLIN = 1;
 
-/** Whether something can be read from a descriptor now; of a listening one, whether a connection waits (poll(2)). */
+/**
+ * Whether something can be read from a descriptor now; of a listening one, whether a connection waits
+ * (poll(2)).
+ */
 export function readable(fd: number): boolean {
   pollfd[0] = fd;
   pollfd[1] = POLLIN;
@@ -202,7 +208,10 @@ function queued(fd: number, request: number): number {
   return libc.ioctl(fd, request, ptr(count)) === 0 ? count[0]! : 0;
 }
 
-/** Bytes that the kernel has taken for a TCP peer and that it has not acknowledged (tcp(7), SIOCOUTQ); 0 elsewhere. */
+/**
+ * Bytes that the kernel has taken for a TCP peer and that it has not acknowledged (tcp(7), SIOCOUTQ); 0
+ * elsewhere.
+ */
 export const unacknowledged = (fd: number): number => queued(fd, SIOCOUTQ);
 
 /** Bytes from a TCP peer that nobody has read yet (tcp(7), FIONREAD); 0 elsewhere. */

@@ -1,6 +1,7 @@
 /**
- * The constants of Python's module that only Linux has, as its kernel headers number them: families, types, flags and
- * options beyond those that the code itself uses (constants.ts). Elsewhere they are undefined, and a call refuses that.
+ * The constants of Python's module that only Linux has, as its kernel headers number them: families, types,
+ * flags and options beyond those that the code itself uses (constants.ts). Elsewhere they are undefined, and
+ * a call refuses that.
  */
 
 const linux = (number: number): number =>

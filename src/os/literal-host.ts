@@ -1,5 +1,6 @@
 /**
- * A host that is a number, with the zone that it may have. It changes when another way to write one is understood.
+ * A host that is a number, with the zone that it may have. It changes when another way to write one is
+ * understood.
  */
 import { inet_aton, inet_ntop, inet_pton } from "./address.ts";
 import { AF_INET, AF_INET6 } from "./constants.ts";
@@ -9,7 +10,8 @@ import { interfaceIndex } from "./libc.ts";
 export type LiteralHost = [family: AF_INET | AF_INET6, host: string, scopeid: number];
 
 /**
- * A numeric address in its standard form: "127.1" is 127.0.0.1. An IPv6 address may have a zone, as for getaddrinfo(3).
+ * A numeric address in its standard form: "127.1" is 127.0.0.1. An IPv6 address may have a zone, as for
+ * getaddrinfo(3).
  * @returns undefined for a name, and for a zone that does not exist
  */
 export function literalHost(host: string): LiteralHost | undefined {

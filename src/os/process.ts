@@ -1,14 +1,14 @@
 /**
- * The process as the kernel and the C library know it: its real environment, and its signals. It changes when we need
- * to know more of it, or when Bun learns to say it.
+ * The process as the kernel and the C library know it: its real environment, and its signals. It changes when
+ * we need to know more of it, or when Bun learns to say it.
  */
 import { ptr } from "bun:ffi";
 import { constants } from "node:os";
 import { libc } from "./libc.ts";
 
 /**
- * A variable that the process was started with (getenv(3)). `process.env` also has what Bun has read from a .env file
- * of the current folder, which may belong to anybody.
+ * A variable that the process was started with (getenv(3)). `process.env` also has what Bun has read from a
+ * .env file of the current folder, which may belong to anybody.
  * @returns undefined also where the C library is not to be had
  */
 export function startVariable(name: string): string | undefined {
@@ -25,8 +25,8 @@ export function isIgnored(signal: NodeJS.Signals): boolean {
 }
 
 /**
- * Ignores a signal. `process.on` would handle it, which is different: a write that it interrupts would be tried again,
- * and interrupted again, for ever.
+ * Ignores a signal. `process.on` would handle it, which is different: a write that it interrupts would be
+ * tried again, and interrupted again, for ever.
  */
 export function ignore(signal: NodeJS.Signals): void {
   action.fill(0n);

@@ -1,6 +1,6 @@
 /**
- * What every socket object has, whatever it has become: its descriptor, its names, its options, its timeout and its
- * end. It changes when one of these calls does.
+ * What every socket object has, whatever it has become: its descriptor, its names, its options, its timeout
+ * and its end. It changes when one of these calls does.
  */
 import type { Address, AddressLike } from "../os/address.ts";
 import { checkAddress } from "../os/address.ts";
@@ -53,10 +53,10 @@ export abstract class BaseSocket<F extends AddressFamily> {
   }
 
   /**
-   * Gives the socket its own address (bind(2)). "" as a host is every interface, "localhost" the loopback one; any
-   * other name is not looked up, which would have to wait.
-   * @throws OSError EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL when it has one; gaierror for a name; RangeError for a
-   *   port outside 0..65535
+   * Gives the socket its own address (bind(2)). "" as a host is every interface, "localhost" the loopback
+   * one; any other name is not looked up, which would have to wait.
+   * @throws OSError EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL when it has one; gaierror for a name;
+   *   RangeError for a port outside 0..65535
    */
   bind(address: AddressLike<F>): void {
     this.checkOpen("bind");
@@ -66,8 +66,8 @@ export abstract class BaseSocket<F extends AddressFamily> {
   }
 
   /**
-   * Closes the socket; again does nothing. Pending calls end with an error, but for sendall(): what it was given is
-   * delivered in the background, and it settles then. A listener's port is free at once.
+   * Closes the socket; again does nothing. Pending calls end with an error, but for sendall(): what it was
+   * given is delivered in the background, and it settles then. A listener's port is free at once.
    */
   close(): void {
     if (this.closed) return;
@@ -78,7 +78,8 @@ export abstract class BaseSocket<F extends AddressFamily> {
   /**
    * Gives the descriptor away, open, and closes the object.
    * @returns a descriptor of the same socket, mostly with the same number
-   * @throws OSError EBUSY while received bytes or connections wait: they would be lost; EOPNOTSUPP for TLS; EALREADY while it connects
+   * @throws OSError EBUSY while received bytes or connections wait: they would be lost; EOPNOTSUPP for TLS;
+   *   EALREADY while it connects
    */
   detach(): number {
     this.checkOpen("detach");

@@ -1,6 +1,6 @@
 /**
- * What a call is given, checked before anything changes: bytes, sizes, flags, timeouts, addresses, the trailing
- * options. It changes when the form of an argument does.
+ * What a call is given, checked before anything changes: bytes, sizes, flags, timeouts, addresses, the
+ * trailing options. It changes when the form of an argument does.
  */
 import * as k from "../os/constants.ts";
 import * as more from "../os/linux-constants.ts";
@@ -90,7 +90,8 @@ export function checkSize(size: number, call: string): number {
  * The flags of a call, where a number or the trailing options may stand.
  * @param supported the flags that this call knows
  * @returns 0 for options
- * @throws TypeError for undefined, which a constant is that this platform lacks; OSError EOPNOTSUPP for other flags
+ * @throws TypeError for undefined, which a constant is that this platform lacks; OSError EOPNOTSUPP for other
+ *   flags
  */
 export function checkFlags(flags: number | Options | null | undefined, call: string, supported = 0): number {
   if (typeof flags === "object") return 0;
@@ -172,7 +173,10 @@ export function signalOf(
   throw new TypeError(`${call}: signal is an AbortSignal, not ${typeof signal}`);
 }
 
-/** @returns undefined for none @throws TypeError for what are no options of TLS: a connection would not be what was meant */
+/**
+ * @returns undefined for none
+ * @throws TypeError for what are no options of TLS: a connection would not be what was meant
+ */
 export function tlsOf(call: string, options: ConnectOptions | null | undefined): TLS | undefined {
   const tls = options?.tls ?? undefined;
   if (tls === undefined) return tls;
@@ -193,8 +197,8 @@ export function tlsOf(call: string, options: ConnectOptions | null | undefined):
 export const serverNameOf = (host: string): string => host.split("%", 1)[0]!;
 
 /**
- * The options of TLS with the name that the server's certificate must have. Without one, Bun would verify against
- * "localhost", wherever the connection leads.
+ * The options of TLS with the name that the server's certificate must have. Without one, Bun would verify
+ * against "localhost", wherever the connection leads.
  * @param host undefined for a Unix path, and where nobody knows it
  * @throws TypeError when there is no name to verify; Python's ssl demands server_hostname likewise
  */

@@ -1,6 +1,6 @@
 /**
- * How a descriptor becomes a stream: by connecting, with or without TLS, or because it is connected already. It changes
- * when there is another way to begin.
+ * How a descriptor becomes a stream: by connecting, with or without TLS, or because it is connected already.
+ * It changes when there is another way to begin.
  */
 import type { Transport, TransportEvents } from "../core/transport.ts";
 import { engine } from "../engine/current.ts";
@@ -11,8 +11,8 @@ import { PendingCall } from "./pending-call.ts";
 import { Stream } from "./stream.ts";
 
 /**
- * Hands a connected or connecting descriptor to the engine, and waits until the connection is established; with TLS,
- * until its handshake is done. Whatever goes wrong, the descriptor is closed.
+ * Hands a connected or connecting descriptor to the engine, and waits until the connection is established;
+ * with TLS, until its handshake is done. Whatever goes wrong, the descriptor is closed.
  * @param connected whether connect(2) said that it is connected already
  * @param address for the errors
  * @throws OSError; SSLError when the handshake fails

@@ -1,7 +1,7 @@
 /**
- * A descriptor that no engine has adopted yet: bind, setsockopt, connect. The engine closes a descriptor whose connect
- * fails, so a failed attempt is replaced by a new one with the same address and options. It changes when connecting
- * does.
+ * A descriptor that no engine has adopted yet: bind, setsockopt, connect. The engine closes a descriptor
+ * whose connect fails, so a failed attempt is replaced by a new one with the same address and options. It
+ * changes when connecting does.
  */
 import { engine } from "../engine/current.ts";
 import type { TLS } from "../engine/engine.ts";
@@ -73,8 +73,8 @@ export class Connector implements Role {
    * Connects; a name is looked up.
    * @param timeout milliseconds; null waits for ever; 0 does not wait, but for the name
    * @param opened gets the stream, which may be after the call
-   * @throws OSError EALREADY while a connect is under way, EINPROGRESS when this one is; or the error of an earlier
-   *   non-blocking connect (like SO_ERROR)
+   * @throws OSError EALREADY while a connect is under way, EINPROGRESS when this one is; or the error of an
+   *   earlier non-blocking connect (like SO_ERROR)
    */
   async connect(
     address: AnyAddressLike,
@@ -125,8 +125,8 @@ export class Connector implements Role {
   }
 
   /**
-   * connect(2). The kernel does not wait for a place in a Unix listener's queue, and says EAGAIN. The signal is checked
-   * after each wait, and with no wait before the call: by then the number may be another socket's.
+   * connect(2). The kernel does not wait for a place in a Unix listener's queue, and says EAGAIN. The signal
+   * is checked after each wait, and with no wait before the call: by then the number may be another socket's.
    */
   async #begin(to: AnyAddressLike, deadline: number, signal: AbortSignal): Promise<boolean> {
     for (;;) {
@@ -170,8 +170,9 @@ export class Connector implements Role {
   }
 
   /**
-   * A new descriptor with the address and the options of the one that could not be connected. Where there is none (no
-   * descriptor is left, the port is taken by now), the socket stays without: the error is that of the connect.
+   * A new descriptor with the address and the options of the one that could not be connected. Where there is
+   * none (no descriptor is left, the port is taken by now), the socket stays without: the error is that of
+   * the connect.
    */
   #reopen(): void {
     const { family, type, proto } = this.#spec;
@@ -194,8 +195,8 @@ export class Connector implements Role {
   }
 
   /**
-   * SO_ERROR, where the kernel must not be asked: that clears the error, and the engine would believe that the
-   * connection is established; and the descriptor that failed is gone.
+   * SO_ERROR, where the kernel must not be asked: that clears the error, and the engine would believe that
+   * the connection is established; and the descriptor that failed is gone.
    * @returns undefined where the kernel is to be asked
    */
   takeErrno(): number | undefined {

@@ -1,6 +1,6 @@
 /**
- * A datagram socket that is awaited: what has come waits in a queue of bounded size, as it would in the kernel, and
- * what does not fit is dropped, as the kernel would. It changes when that queue's rules do.
+ * A datagram socket that is awaited: what has come waits in a queue of bounded size, as it would in the
+ * kernel, and what does not fit is dropped, as the kernel would. It changes when that queue's rules do.
  */
 import { ptr } from "bun:ffi";
 import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from "../os/address.ts";

@@ -1,7 +1,7 @@
 /**
- * A listening descriptor that was given, and that others may share: connections wait in the kernel's queue, whose length
- * stays what its owner chose, and are accepted one by one, as accept() asks for them. It changes when accepting by system
- * calls does. An engine would call listen(2) again, and accept whatever comes.
+ * A listening descriptor that was given, and that others may share: connections wait in the kernel's queue,
+ * whose length stays what its owner chose, and are accepted one by one, as accept() asks for them. It changes
+ * when accepting by system calls does. An engine would call listen(2) again, and accept whatever comes.
  */
 import { ptr } from "bun:ffi";
 import { engine } from "../engine/current.ts";
@@ -63,7 +63,11 @@ export class GuestListener implements Role {
     return this.fd;
   }
 
-  /** accept4(2). @returns undefined when nothing waits: somebody else may have had it @throws OSError EMFILE, … */
+  /**
+   * accept4(2).
+   * @returns undefined when nothing waits: somebody else may have had it
+   * @throws OSError EMFILE, …
+   */
   #take(): Stream | undefined {
     const c = requireLibc("accept4");
     const bytes = new Uint8Array(SOCKADDR_MAX);

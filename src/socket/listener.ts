@@ -1,6 +1,7 @@
 /**
- * A listening socket: connections wait in a queue of bounded length until accept() takes them. It changes when that
- * queue's rules do. The engine accepts whatever comes, so the bound is kept here: what comes beyond it is reset.
+ * A listening socket: connections wait in a queue of bounded length until accept() takes them. It changes
+ * when that queue's rules do. The engine accepts whatever comes, so the bound is kept here: what comes beyond
+ * it is reset.
  */
 import type { Transport, TransportEvents } from "../core/transport.ts";
 import { engine } from "../engine/current.ts";
@@ -15,8 +16,9 @@ import { Stream } from "./stream.ts";
 /** A client that does not finish its TLS handshake in this time is reset. */
 const HANDSHAKE_MS = 10_000;
 /**
- * How many clients may be in their TLS handshake: far more than a backlog, since who says nothing must not keep the
- * others out. The oldest gives way, which has had the longest time. At most a quarter of the process's descriptors.
+ * How many clients may be in their TLS handshake: far more than a backlog, since who says nothing must not
+ * keep the others out. The oldest gives way, which has had the longest time. At most a quarter of the
+ * process's descriptors.
  */
 const MAX_HANDSHAKES = 1024;
 /** How many accept() calls may wait on one listener. */
@@ -35,8 +37,8 @@ export class Listener implements Role {
   /** Clients that were reset because their handshake failed or their certificate was not verified. */
   refused = 0;
   /**
-   * The kernel hands out the lowest free number, so a descriptor as high as this means that the process is nearly out
-   * of descriptors.
+   * The kernel hands out the lowest free number, so a descriptor as high as this means that the process is
+   * nearly out of descriptors.
    */
   readonly #limit = (descriptorLimit() ?? Infinity) - SPARE_DESCRIPTORS;
   readonly #maxHandshakes = Math.max(1, Math.min(MAX_HANDSHAKES, Math.floor(this.#limit / 4)));
@@ -177,7 +179,8 @@ export class Listener implements Role {
     try {
       stream.peer = acceptedFrom(transport.fd);
     } catch {
-      // It has reset, and this platform does not tell. accept() still returns the connection, whose recv throws.
+      // It has reset, and this platform does not tell. accept() still returns the connection, whose recv
+      // throws.
     }
     return stream;
   }

@@ -1,9 +1,9 @@
 /**
- * A call that waits: settled with its value, with an error, by its deadline or by its signal, exactly once. It
- * changes when there is another way to stop waiting.
+ * A call that waits: settled with its value, with an error, by its deadline or by its signal, exactly once.
+ * It changes when there is another way to stop waiting.
  *
- * All deadlines share one timer. It is armed for the earliest; when that was met it stays armed, so that a recv that
- * is answered at once costs no timer.
+ * All deadlines share one timer. It is armed for the earliest; when that was met it stays armed, so that a
+ * recv that is answered at once costs no timer.
  */
 import type { Timer } from "../core/time.ts";
 import { engine } from "../engine/current.ts";
@@ -29,7 +29,8 @@ function arm(when: number): void {
   armedFor = when;
   if (when === Infinity) return;
   const ms = Math.ceil(when - engine.time.now());
-  // A timer of more than 24.8 days would fire at once. A call that waits has a socket, which keeps the process alive.
+  // A timer of more than 24.8 days would fire at once. A call that waits has a socket, which keeps the
+  // process alive.
   timer = engine.time.after(Math.min(Math.max(0, ms), 2 ** 31 - 1), sweep, false);
 }
 
@@ -73,7 +74,9 @@ export class Alarm implements Deadlined {
   }
 }
 
-/** What an aborted call is rejected with: the signal's own reason, an AbortError unless somebody gave another. */
+/**
+ * What an aborted call is rejected with: the signal's own reason, an AbortError unless somebody gave another.
+ */
 export function abortReason(signal: AbortSignal): Error {
   const { reason } = signal;
   return reason instanceof Error ? reason : new DOMException(safeString(reason), "AbortError");
@@ -173,8 +176,8 @@ export function withDeadline<T>(
 }
 
 /**
- * One turn of the event loop, in which the kernel's bytes are handed over: a loop that polls a socket which does not
- * wait would otherwise never see one.
+ * One turn of the event loop, in which the kernel's bytes are handed over: a loop that polls a socket which
+ * does not wait would otherwise never see one.
  */
 export const nextTurn = (): Promise<void> => new Promise((resolve) => engine.time.nextTurn(resolve));
 

@@ -1,7 +1,7 @@
 /**
- * The receiving half of a stream: recv, recv_into and MSG_WAITALL, and what happens to a pending one when the end, an
- * error, the deadline or the signal comes first. It changes when one of these calls does. The bytes wait in the
- * connection's ring.
+ * The receiving half of a stream: recv, recv_into and MSG_WAITALL, and what happens to a pending one when the
+ * end, an error, the deadline or the signal comes first. It changes when one of these calls does. The bytes
+ * wait in the connection's ring.
  */
 import type { Connection } from "../core/connection.ts";
 import { busyError, ConnectionError, wouldBlock, type OSError } from "../os/errors.ts";
@@ -49,8 +49,9 @@ export class Reader {
   }
 
   /**
-   * Fills the buffer from its start with what has come, one byte at least. No microtask lies between taking bytes and
-   * copying them: in it another call could take what follows, or the buffer be transferred away with them.
+   * Fills the buffer from its start with what has come, one byte at least. No microtask lies between taking
+   * bytes and copying them: in it another call could take what follows, or the buffer be transferred away
+   * with them.
    * @returns the count; 0 at the end
    */
   recvInto(buffer: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<number> {
@@ -63,8 +64,8 @@ export class Reader {
   }
 
   /**
-   * All of `size` bytes, or fewer at the end or before an error (recv(2), MSG_WAITALL). Bytes that came before a timeout
-   * or an abort are put back for the next call.
+   * All of `size` bytes, or fewer at the end or before an error (recv(2), MSG_WAITALL). Bytes that came
+   * before a timeout or an abort are put back for the next call.
    */
   async recvAll(size: number, timeout: number | null, signal?: AbortSignal): Promise<Buffer> {
     if (signal?.aborted) throw abortReason(signal);
@@ -136,7 +137,10 @@ export class Reader {
     else this.#error = error;
   }
 
-  /** What waits is dropped, and no call receives anything. @param error for pending and later calls; else it is the end */
+  /**
+   * What waits is dropped, and no call receives anything.
+   * @param error for pending and later calls; else it is the end
+   */
   close(error?: OSError): void {
     this.#ended = true;
     this.#connection.drop();
@@ -197,7 +201,10 @@ export class Reader {
     return error;
   }
 
-  /** @returns how many of the bytes that wait the buffer has now @throws TypeError when it has become smaller */
+  /**
+   * @returns how many of the bytes that wait the buffer has now
+   * @throws TypeError when it has become smaller
+   */
   #fill(buffer: Uint8Array, size: number): number {
     if (!this.hasPending) return 0;
     checkBuffer(buffer, size);
@@ -217,7 +224,10 @@ export class Reader {
     return slice === undefined ? undefined : this.#kept(slice);
   }
 
-  /** A slice that the caller may keep: one that would keep far more memory alive than its own is copied, and counted. */
+  /**
+   * A slice that the caller may keep: one that would keep far more memory alive than its own is copied, and
+   * counted.
+   */
   #kept(slice: Uint8Array): Uint8Array {
     if (!pinsMuch(slice)) return slice;
     this.#connection.copied += slice.length;

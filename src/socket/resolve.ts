@@ -1,6 +1,6 @@
 /**
- * Names to addresses: getaddrinfo. It changes when what can be asked does. Bun looks the name up; numbers and the
- * order of the answers are Python's.
+ * Names to addresses: getaddrinfo. It changes when what can be asked does. Bun looks the name up; numbers and
+ * the order of the answers are Python's.
  */
 import { checkNoNul, type Inet6Address, type InetAddress } from "../os/address.ts";
 import {

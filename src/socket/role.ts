@@ -19,7 +19,8 @@ export interface Role {
 }
 
 /**
- * An engine closes what it has adopted. A second descriptor keeps the socket open, and gets the first one's number back.
+ * An engine closes what it has adopted. A second descriptor keeps the socket open, and gets the first one's
+ * number back.
  * @param close what closes the first one
  * @throws OSError EMFILE; then nothing has changed
  */

@@ -1,7 +1,7 @@
 /**
- * The socket object of Python's module: one descriptor, which becomes a stream, a listener or a datagram socket. It
- * changes when one of the calls does that connect, listen, receive or send. How bytes move is written in the rooms of
- * those three.
+ * The socket object of Python's module: one descriptor, which becomes a stream, a listener or a datagram
+ * socket. It changes when one of the calls does that connect, listen, receive or send. How bytes move is
+ * written in the rooms of those three.
  */
 import type { TLS } from "../engine/engine.ts";
 import { addressText, checkAddress, type Address, type AddressLike, type AnyAddress } from "../os/address.ts";
@@ -34,7 +34,10 @@ import { readableOf, writableOf } from "./web-streams.ts";
 /** Maximum bytes per `for await` step. */
 const READ_SIZE = 65_536;
 
-/** A listening socket, as create_server() and listen() give it: `for await (const [conn, address] of listener)`. */
+/**
+ * A listening socket, as create_server() and listen() give it: `for await (const [conn, address] of
+ * listener)`.
+ */
 export interface ListeningSocket<F extends AddressFamily = AddressFamily> extends Omit<
   Socket<F>,
   typeof Symbol.asyncIterator
@@ -58,7 +61,8 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
       const reason = `${constantName("AF_", family)} cannot be had on Bun: a family is AF_INET, AF_INET6 or AF_UNIX`;
       throw osError({ code: "EAFNOSUPPORT", syscall: "socket", reason });
     }
-    // As in Python, the flags that socket(2) takes with the type are not part of it; close-on-exec is always set.
+    // As in Python, the flags that socket(2) takes with the type are not part of it; close-on-exec is always
+    // set.
     const nonBlocking = k.SOCK_NONBLOCK ?? 0;
     const plainType = type & ~(nonBlocking | (k.SOCK_CLOEXEC ?? 0));
     if (plainType !== SOCK_STREAM && plainType !== SOCK_DGRAM) {
@@ -85,7 +89,8 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
    * Starts to listen (listen(2)).
    * @param backlog how many connections may wait for accept(); what comes beyond is reset. 0 is as 1.
    * @returns the socket itself, as one that can be iterated
-   * @throws OSError EADDRINUSE, and the socket is as before; EINVAL when it is connected, EOPNOTSUPP for a datagram socket
+   * @throws OSError EADDRINUSE, and the socket is as before; EINVAL when it is connected, EOPNOTSUPP for a
+   *   datagram socket
    */
   listen(backlog = 128): ListeningSocket<F> {
     this.checkOpen("listen");
@@ -143,8 +148,9 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
 
   /**
    * Connects; a name is looked up.
-   * @throws ConnectionRefusedError, TimeoutError, gaierror, BlockingIOError EINPROGRESS when it does not wait, OSError
-   *   EISCONN, EALREADY, …; RangeError for a port outside 0..65535. The socket can be tried again.
+   * @throws ConnectionRefusedError, TimeoutError, gaierror, BlockingIOError EINPROGRESS when it does not
+   *   wait, OSError EISCONN, EALREADY, …; RangeError for a port outside 0..65535. The socket can be tried
+   *   again.
    */
   async connect(address: AddressLike<F>, options?: ConnectOptions): Promise<void> {
     this.checkOpen("connect");
@@ -165,7 +171,10 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
     }
   }
 
-  /** connect(), which gives the errno instead of throwing an OSError; 0 when it stands. @throws gaierror for an unknown name */
+  /**
+   * connect(), which gives the errno instead of throwing an OSError; 0 when it stands.
+   * @throws gaierror for an unknown name
+   */
   async connect_ex(address: AddressLike<F>, options?: ConnectOptions): Promise<number> {
     try {
       await this.connect(address, options);

@@ -1,6 +1,7 @@
 /**
- * A connection of Python's module: what its two halves, the reader and the writer, have in common, and how it ends. It
- * changes when shutdown, close or detach does. How bytes are kept and sent is the connection's business.
+ * A connection of Python's module: what its two halves, the reader and the writer, have in common, and how it
+ * ends. It changes when shutdown, close or detach does. How bytes are kept and sent is the connection's
+ * business.
  */
 import { Connection } from "../core/connection.ts";
 import type { ConnectionHandler } from "../core/handler.ts";
@@ -21,9 +22,9 @@ import { detachByCopy, pendingError, type Role } from "./role.ts";
 import { brokenPipe, Writer } from "./writer.ts";
 
 /**
- * Received bytes that wait for recv(), for each socket; one chunk of at most 512 KiB may come on top. With 1 MiB, 200
- * stalled peers of a recv/sendall loop cost 1,121 KiB each, with this 679; CPU on bulk (8 connections of 64 KiB, 4 in
- * flight) was the same, 60.2 and 60.9 µs per message.
+ * Received bytes that wait for recv(), for each socket; one chunk of at most 512 KiB may come on top. With 1
+ * MiB, 200 stalled peers of a recv/sendall loop cost 1,121 KiB each, with this 679; CPU on bulk (8
+ * connections of 64 KiB, 4 in flight) was the same, 60.2 and 60.9 µs per message.
  */
 const RING_CAPACITY = 262_144;
 /** After close(), a peer that takes none of the bytes that are queued for it is reset after this time. */
@@ -100,8 +101,8 @@ export class Stream implements ConnectionHandler, Role {
   }
 
   /**
-   * The engine closes its descriptor when both FINs are through, but names and options are asked for until close().
-   * Where no descriptor is free, they end with the connection.
+   * The engine closes its descriptor when both FINs are through, but names and options are asked for until
+   * close(). Where no descriptor is free, they end with the connection.
    */
   #keepDescriptor(): void {
     const { closed } = this.#connection;
@@ -122,15 +123,16 @@ export class Stream implements ConnectionHandler, Role {
   }
 
   /**
-   * Ends gracefully, in the background: what sendall was given arrives, then FIN; then what the peer still sends is
-   * read and dropped until its FIN, or for two seconds. A peer that takes nothing of what is queued for it for ten
-   * seconds is reset. With SO_LINGER of 0 s it ends at once, as the kernel does.
+   * Ends gracefully, in the background: what sendall was given arrives, then FIN; then what the peer still
+   * sends is read and dropped until its FIN, or for two seconds. A peer that takes nothing of what is queued
+   * for it for ten seconds is reset. With SO_LINGER of 0 s it ends at once, as the kernel does.
    */
   close(): void {
     if (this.#closing !== undefined) return;
     const linger = lingerTime(this.fd);
     if (linger === 0) return this.closeAtOnce();
-    // The kernel's way to linger would stop the whole process when the descriptor is closed; ours goes on beside it.
+    // The kernel's way to linger would stop the whole process when the descriptor is closed; ours goes on
+    // beside it.
     if (linger !== undefined) setOption(this.fd, SOL_SOCKET, SO_LINGER, new Uint8Array(8));
     this.#closeDuplicate();
     this.#closing = new Alarm(() => this.#closeNow());
@@ -217,7 +219,9 @@ const withSyscall = (error: OSError, syscall: string): OSError => {
   return error instanceof SSLError ? new SSLError(details) : osError(details);
 };
 
-/** A reset that comes after the peer's FIN is EPIPE in the kernel (tcp_reset); for a receiver it is a reset. */
+/**
+ * A reset that comes after the peer's FIN is EPIPE in the kernel (tcp_reset); for a receiver it is a reset.
+ */
 const resetAfterFin = (error: OSError): OSError =>
   error.code === "EPIPE" ? osError({ code: "ECONNRESET", syscall: "recv", cause: error }) : error;
 

@@ -1,6 +1,6 @@
 /**
- * The calls of a socket that move bytes: their arguments, flags, timeouts and signals. It changes when one of them does.
- * How the bytes move is written in reader.ts, writer.ts and datagram.ts.
+ * The calls of a socket that move bytes: their arguments, flags, timeouts and signals. It changes when one of
+ * them does. How the bytes move is written in reader.ts, writer.ts and datagram.ts.
  */
 import { addressText, checkAddress, type Address, type AddressLike } from "../os/address.ts";
 import * as k from "../os/constants.ts";
@@ -49,7 +49,8 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
    * Receives what is there, one byte at least.
    * @param bufsize maximum bytes, from 0 on; 0 is empty at once. Of a datagram the rest is lost.
    * @returns 1 to bufsize bytes, or none at the peer's FIN
-   * @throws ConnectionResetError, TimeoutError, BlockingIOError, OSError ENOTCONN, EBUSY when another recv waits
+   * @throws ConnectionResetError, TimeoutError, BlockingIOError, OSError ENOTCONN, EBUSY when another recv
+   *   waits
    */
   recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes>;
   recv(bufsize: number): Promise<Bytes> {
@@ -166,7 +167,8 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
   /**
    * Sends as much as the kernel takes.
    * @returns how many bytes it took, which may be fewer than there are: sendall() sends all
-   * @throws TypeError for a string; BrokenPipeError, ConnectionResetError, TimeoutError, BlockingIOError, ENOTCONN
+   * @throws TypeError for a string; BrokenPipeError, ConnectionResetError, TimeoutError, BlockingIOError,
+   *   ENOTCONN
    */
   send(data: BytesLike, flags?: number | Options, options?: Options): Promise<number>;
   async send(data: BytesLike): Promise<number> {
@@ -209,7 +211,10 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
     await this.#send("sendall", data, trailing);
   }
 
-  /** Sends one datagram to an address; a name is looked up. `sendto(data, address)` or `sendto(data, flags, address)`. */
+  /**
+   * Sends one datagram to an address; a name is looked up. `sendto(data, address)` or `sendto(data, flags,
+   * address)`.
+   */
   async sendto(data: BytesLike, address: AddressLike<F>, options?: Options): Promise<number>;
   async sendto(data: BytesLike, flags: number, address: AddressLike<F>, options?: Options): Promise<number>;
   async sendto(

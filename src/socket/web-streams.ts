@@ -1,4 +1,7 @@
-/** A socket's two directions as web streams. It changes when their contract does (https://streams.spec.whatwg.org). */
+/**
+ * A socket's two directions as web streams. It changes when their contract does
+ * (https://streams.spec.whatwg.org).
+ */
 import type { AddressFamily } from "../os/constants.ts";
 import { SHUT_WR } from "../os/constants.ts";
 import type { BytesLike } from "./checks.ts";

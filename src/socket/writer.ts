@@ -1,6 +1,6 @@
 /**
- * The sending half of a stream: send, sendall and shutdown in the order in which they were called, each as far as the
- * kernel takes it. It changes when one of these calls does.
+ * The sending half of a stream: send, sendall and shutdown in the order in which they were called, each as
+ * far as the kernel takes it. It changes when one of these calls does.
  */
 import type { Connection } from "../core/connection.ts";
 import { osError, wouldBlock, type OSError } from "../os/errors.ts";
@@ -88,8 +88,8 @@ export class Writer {
   }
 
   /**
-   * Gives the kernel what waits, in order, and then the FIN if it is due. Calls that gave up while they waited are passed
-   * over.
+   * Gives the kernel what waits, in order, and then the FIN if it is due. Calls that gave up while they
+   * waited are passed over.
    * @returns whether nothing waits
    */
   flush(): boolean {
@@ -136,7 +136,10 @@ export class Writer {
     for (const send of this.#sends.splice(0)) send.reject(reason(send.call));
   }
 
-  /** A send of which the kernel has taken nothing promises nothing, and ends at close(); a sendall is delivered. */
+  /**
+   * A send of which the kernel has taken nothing promises nothing, and ends at close(); a sendall is
+   * delivered.
+   */
   rejectSends(reason: (call: Call) => OSError): void {
     for (const send of this.#sends) if (send.call === "send") send.reject(reason("send"));
   }

@@ -1,4 +1,7 @@
-/** The load generator as a program: its flags, its signals, its exit codes, and its verdict on whose limit it was. */
+/**
+ * The load generator as a program: its flags, its signals, its exit codes, and its verdict on whose limit it
+ * was.
+ */
 import { readCommand } from "../../bench/load.ts";
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Histogram } from "../../bench/histogram.ts";

@@ -1,4 +1,7 @@
-/** The loops and visits; servers that do wrong, each caught; and servers that do nothing, at which nothing hangs. */
+/**
+ * The loops and visits; servers that do wrong, each caught; and servers that do nothing, at which nothing
+ * hangs.
+ */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Histogram } from "../../bench/histogram.ts";
 import {

@@ -13,7 +13,8 @@ describe("the statistics", () => {
   test("an interval needs six values, and is then from the least to the largest", () => {
     expect(interval([1, 2, 4, 8, 16])).toBeNull();
     expect(interval([16, 1, 4, 2, 8, 32])).toEqual({ estimate: 2 ** 2.5, low: 1, high: 32 });
-    // Of seven, two means are left out on each side, as R has it: wilcox.test(0:6, conf.int = TRUE) says 1 to 5.
+    // Of seven, two means are left out on each side, as R has it: wilcox.test(0:6, conf.int = TRUE) says 1 to
+    // 5.
     const { estimate, low, high } = interval([64, 1, 16, 2, 8, 4, 32])!;
     expect([estimate, low, high].map(Math.log2)).toEqual([3, 1, 5]);
   });

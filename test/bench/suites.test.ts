@@ -1,4 +1,7 @@
-/** Every suite of the benchmarks runs, measures everybody whom it should, fails loudly and leaves no server behind. */
+/**
+ * Every suite of the benchmarks runs, measures everybody whom it should, fails loudly and leaves no server
+ * behind.
+ */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

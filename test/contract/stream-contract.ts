@@ -27,7 +27,8 @@ import { Random } from "../support/random.ts";
 /**
  * Registers the contract's tests.
  * @param makePair two connected sockets
- * @param makeCloggedPair two connected sockets, of which the first cannot send because the second does not read
+ * @param makeCloggedPair two connected sockets, of which the first cannot send because the second does not
+ *   read
  */
 export function checkStream(makePair: MakePair, makeCloggedPair: MakeCloggedPair, limits: Limits = {}): void {
   const open: { [Symbol.dispose](): void }[] = [];

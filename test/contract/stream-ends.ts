@@ -20,7 +20,10 @@ import { hasProc } from "../support/program.ts";
 
 const descriptors = (): number => readdirSync("/proc/self/fd").length;
 
-/** More than the reader's ring takes, in pieces, and less than the kernel: the reader is held back, and has not all. */
+/**
+ * More than the reader's ring takes, in pieces, and less than the kernel: the reader is held back, and has
+ * not all.
+ */
 async function holdBack(a: End): Promise<Buffer> {
   const sent = FILL.subarray(0, 170_000);
   for (const [from, to] of [

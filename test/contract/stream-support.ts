@@ -1,11 +1,17 @@
-/** What the tests of the contract of a stream have in common: the pairs they are given, and how they look at them. */
+/**
+ * What the tests of the contract of a stream have in common: the pairs they are given, and how they look at
+ * them.
+ */
 import { expect } from "bun:test";
 import * as socket from "../../src/socket.ts";
 import { pattern } from "../support/peers.ts";
 
 export type End = socket.Socket<socket.AddressFamily>;
 export type MakePair = () => Promise<[a: End, b: End]>;
-/** The first end's sending direction is full, because the second does not read; `stuck` is what it sent so far. */
+/**
+ * The first end's sending direction is full, because the second does not read; `stuck` is what it sent so
+ * far.
+ */
 export type MakeCloggedPair = () => Promise<[a: End, b: End, stuck: Buffer]>;
 
 /** What a transport cannot do, each with the reason. */

@@ -51,7 +51,10 @@ async function logging(redirection: string, before: string[] = []) {
 }
 
 let known: Promise<number> | undefined;
-/** The share of a core that it uses where its log is as it should be: the fault may be there from the beginning. */
+/**
+ * The share of a core that it uses where its log is as it should be: the fault may be there from the
+ * beginning.
+ */
 function healthy(): Promise<number> {
   return (known ??= (async () => {
     const { pid, port } = await logging(">/dev/null 2>&1");
@@ -112,7 +115,8 @@ describe.skipIf(!hasRaw)("with its log", () => {
     const fifo = join(folder(), "log");
     await Bun.$`mkfifo ${fifo}`;
     const reader = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
-    // Two pages of 16 are left: one for about 30 lines, which are there in 150 ms, and one for the line that fills it.
+    // Two pages of 16 are left: one for about 30 lines, which are there in 150 ms, and one for the line that
+    // fills it.
     const before = "\n".repeat(14 * 4096);
     writeSync(reader, before);
     const { child, ...server } = await logging(`2>${fifo}`);

@@ -319,7 +319,8 @@ describe.skipIf(!hasRaw)("a peer whose window is closed", () => {
     const after = await steady(program);
     const bytes = pattern(200_000, 6);
     await some(20, async () => {
-      // With 1 KiB it can be smaller than a segment: then the kernel sends one on each persist timer, five a second.
+      // With 1 KiB it can be smaller than a segment: then the kernel sends one on each persist timer, five a
+      // second.
       const one = await connected(program.port, { receiveBuffer: 8192 });
       expect((await one.exchange(bytes)).equals(bytes)).toBe(true);
       expect(one.ended).toBe("FIN");

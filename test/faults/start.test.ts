@@ -22,8 +22,8 @@ async function tryPort(port: number) {
 }
 
 /**
- * Halves the time between "before it" and "after it", and so comes close to the very moment. How long a start takes it
- * does not know: the time is doubled until it is after it.
+ * Halves the time between "before it" and "after it", and so comes close to the very moment. How long a start
+ * takes it does not know: the time is doubled until it is after it.
  */
 function closingIn() {
   let [before, after, longest] = [-1, Infinity, 50];

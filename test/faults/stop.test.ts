@@ -1,4 +1,7 @@
-/** A stop in the middle of a fault: it ends in time, with 0 and with its totals, and a second signal ends it at once. */
+/**
+ * A stop in the middle of a fault: it ends in time, with 0 and with its totals, and a second signal ends it
+ * at once.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { constants } from "node:os";
 import { connect as connectTLS } from "node:tls";
@@ -25,8 +28,8 @@ const TOTALS =
 async function some(count: number, { port }: Program, receiveBuffer?: number): Promise<RawPeer[]> {
   const way = receiveBuffer === undefined ? {} : { receiveBuffer };
   const peers = await Promise.all(Array.from({ length: count }, () => connected(port, way)));
-  // They stand as soon as the kernel has them. Whoever is served behind them, or refused at the descriptor limit, shows
-  // that the server has them, too.
+  // They stand as soon as the kernel has them. Whoever is served behind them, or refused at the descriptor
+  // limit, shows that the server has them, too.
   await exchange(port, Buffer.from("x")).catch((error: Error) =>
     expect(error.message).toContain("ECONNRESET"),
   );

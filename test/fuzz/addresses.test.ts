@@ -1,8 +1,8 @@
 /**
  * Addresses, given nonsense: it is taken as what it is, or refused as documented, and nothing else.
  *
- * A failing seed is said, with its input. It replays by `FUZZ_SEED=17 bun test test/fuzz/addresses.test.ts`; `FUZZ_RUNS=5000`
- * beside it plays those after it as well.
+ * A failing seed is said, with its input. It replays by `FUZZ_SEED=17 bun test test/fuzz/addresses.test.ts`;
+ * `FUZZ_RUNS=5000` beside it plays those after it as well.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { checkAddress, decodeAddress, encodeAddress, SOCKADDR_MAX } from "../../src/os/address.ts";

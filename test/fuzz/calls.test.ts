@@ -1,8 +1,8 @@
 /**
  * The library's calls, given nonsense: it is taken as what it is, or refused as documented, and nothing else.
  *
- * A failing seed is said, with its input. It replays by `FUZZ_SEED=17 bun test test/fuzz/calls.test.ts`; `FUZZ_RUNS=5000`
- * beside it plays those after it as well.
+ * A failing seed is said, with its input. It replays by `FUZZ_SEED=17 bun test test/fuzz/calls.test.ts`;
+ * `FUZZ_RUNS=5000` beside it plays those after it as well.
  */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { checkAddress } from "../../src/os/address.ts";
@@ -24,7 +24,10 @@ const loosely = (call: unknown): Loose => call as Loose;
 /** The runtime's words for what cannot even be shown, when the library would say what it has been given. */
 const HAS_NO_TEXT = /^(No default value|Cannot convert a symbol to a string)$/;
 
-/** The library says which call has refused what; the runtime's own words for a wrong argument say nothing of the call. */
+/**
+ * The library says which call has refused what; the runtime's own words for a wrong argument say nothing of
+ * the call.
+ */
 function documented(error: unknown): void {
   if (error instanceof socket.OSError) return;
   const known = error instanceof TypeError || error instanceof RangeError;

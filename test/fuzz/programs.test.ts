@@ -1,8 +1,9 @@
 /**
- * Command lines and files, given nonsense: it is taken as what it is, or refused as documented, and nothing else.
+ * Command lines and files, given nonsense: it is taken as what it is, or refused as documented, and nothing
+ * else.
  *
- * A failing seed is said, with its input. It replays by `FUZZ_SEED=17 bun test test/fuzz/programs.test.ts`; `FUZZ_RUNS=5000`
- * beside it plays those after it as well.
+ * A failing seed is said, with its input. It replays by `FUZZ_SEED=17 bun test test/fuzz/programs.test.ts`;
+ * `FUZZ_RUNS=5000` beside it plays those after it as well.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";

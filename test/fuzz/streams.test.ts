@@ -1,9 +1,10 @@
 /**
- * Random programs of socket calls on two connected ends, against a model: what is received is a prefix of what was
- * sent, and all of it at a graceful end. Each direction has a writer and a reader, which run at the same time.
+ * Random programs of socket calls on two connected ends, against a model: what is received is a prefix of
+ * what was sent, and all of it at a graceful end. Each direction has a writer and a reader, which run at the
+ * same time.
  *
- * A failing seed is said. It replays by `FUZZ_SEED=17 bun test test/fuzz/streams.test.ts`; `FUZZ_RUNS=500` beside it
- * plays the 499 seeds after it as well.
+ * A failing seed is said. It replays by `FUZZ_SEED=17 bun test test/fuzz/streams.test.ts`; `FUZZ_RUNS=500`
+ * beside it plays the 499 seeds after it as well.
  */
 import { describe, expect, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
@@ -360,7 +361,8 @@ class Game {
     if (how === 2) end.settimeout(0.001);
     const signal = how === 3 ? AbortSignal.timeout(1) : undefined;
     const call = end.recv(size, { signal });
-    // On a socket that was closed, settimeout throws as well: then the call's own error must not be left alone.
+    // On a socket that was closed, settimeout throws as well: then the call's own error must not be left
+    // alone.
     call.catch(() => undefined);
     try {
       end.settimeout(null);
@@ -380,7 +382,9 @@ class Game {
   }
 }
 
-/** As withSeed(), for a game that is awaited: it must come to its end, and a failure says how to see it again. */
+/**
+ * As withSeed(), for a game that is awaited: it must come to its end, and a failure says how to see it again.
+ */
 async function played(seed: number, pair: () => Promise<Pair>): Promise<void> {
   const ends = await pair();
   const game = new Game(seed, ends);

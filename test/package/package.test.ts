@@ -7,7 +7,10 @@ import { ROOT } from "../support/program.ts";
 
 setDefaultTimeout(120_000);
 
-/** It needs the npm registry and half a minute of two cores: CI has both, and `bun run test:package` asks for them. */
+/**
+ * It needs the npm registry and half a minute of two cores: CI has both, and `bun run test:package` asks for
+ * them.
+ */
 const skipped = !process.env["CI"];
 
 const folder = mkdtempSync(join(tmpdir(), "ringback-package-"));

@@ -14,8 +14,8 @@ test.skipIf(!hasProc)("beside stalled and bulk peers, a small message's p99 stay
   const stuck = await Promise.all(Array.from({ length: 30 }, () => stalled(program.port)));
   const bulk = Bun.spawn([process.execPath, "run", "test/support/bulk-peers.ts", String(program.port), "4"]);
   await until(() => descriptors(program.pid) > 34, "the bulk peers are there");
-  // The machine may have other things to do than this test: the best of three windows shows what the server does.
-  // The small peer is a process of its own, so that no collector's pause here counts.
+  // The machine may have other things to do than this test: the best of three windows shows what the server
+  // does. The small peer is a process of its own, so that no collector's pause here counts.
   const small = Bun.spawn([process.execPath, "run", "test/support/small-peer.ts", String(program.port)]);
   const p99s = JSON.parse(await small.stdout.text()) as number[];
   bulk.kill();

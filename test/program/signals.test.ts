@@ -38,7 +38,8 @@ describe("SIGTERM and SIGINT", () => {
 
   test.skipIf(!hasProc)("what the kernel had accepted before the signal is served too", async () => {
     const program = await launch();
-    // While the process is stopped, connections and their bytes pile up in the kernel, and so does the signal.
+    // While the process is stopped, connections and their bytes pile up in the kernel, and so does the
+    // signal.
     program.signal("SIGSTOP");
     const peers = await Promise.all(Array.from({ length: 100 }, () => peer(program.port)));
     for (const { socket } of peers) socket.end("ping");

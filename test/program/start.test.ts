@@ -61,7 +61,8 @@ describe("the start", () => {
     );
     const stderr = await child.stderr.text();
     rmSync(folder, { recursive: true });
-    // It got as far as the kernel, or to a port that is taken: the file's PORT would have been refused before.
+    // It got as far as the kernel, or to a port that is taken: the file's PORT would have been refused
+    // before.
     expect(stderr).toMatch(/^ringback: listen (127\.0\.0\.1:8101|backlog 2147483647): /);
   });
 

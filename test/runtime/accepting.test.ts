@@ -1,4 +1,6 @@
-/** What src/engine/bun/acceptor.ts and src/echo/listening.ts rely on: Bun on a copy of a listening descriptor. */
+/**
+ * What src/engine/bun/acceptor.ts and src/echo/listening.ts rely on: Bun on a copy of a listening descriptor.
+ */
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
 import * as k from "../../src/os/constants.ts";
@@ -65,7 +67,8 @@ describe.skipIf(libc === undefined || process.platform !== "linux")("a listening
     expect(opened).toBe(0);
     expect(readable(fd)).toBe(true);
     const listener = bun(d.duplicateDescriptor(fd, 0), open);
-    // One turn of the event loop accepts whatever waits: a look and another one tell a failing accept from a late one.
+    // One turn of the event loop accepts whatever waits: a look and another one tell a failing accept from a
+    // late one.
     await new Promise((resolve) => setTimeout(resolve, 1));
     expect(opened).toBe(1);
     expect(readable(fd)).toBe(false);

@@ -1,6 +1,6 @@
 /**
- * The simulated clock: performance.now, timers and immediates, which happen when the world says so. It changes when
- * the code under test uses another way to wait.
+ * The simulated clock: performance.now, timers and immediates, which happen when the world says so. It
+ * changes when the code under test uses another way to wait.
  */
 import { drainMicrotasks } from "bun:jsc";
 import type { Trace } from "./trace.ts";

@@ -1,4 +1,7 @@
-/** Defects of the ring, the connection and the socket under it, as mutations.ts describes them. It changes with that source. */
+/**
+ * Defects of the ring, the connection and the socket under it, as mutations.ts describes them. It changes
+ * with that source.
+ */
 import type { Mutation } from "./mutations.ts";
 
 export const CONNECTION_MUTATIONS: readonly Mutation[] = [
@@ -210,7 +213,7 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "the queue uses up what the events of its turn may cost",
     file: "core/turn-budget.ts",
-    text: "one.onTurn();\n    }\n    // The events of this turn have units of their own: a peer with a small message does not wait for the queue.\n    this.#refill();",
+    text: "one.onTurn();\n    }\n    // The events of this turn have units of their own: a peer with a small message does not wait for the\n    // queue.\n    this.#refill();",
     becomes: "one.onTurn();\n    }",
     test: "test/unit/core/turn-budget.test.ts",
   },

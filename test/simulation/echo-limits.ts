@@ -1,6 +1,6 @@
 /**
- * When the echo server may end a connection of itself, and when it must: told by what the fake kernel saw of it,
- * never by what the code under test counts. It changes when one of the service's times does.
+ * When the echo server may end a connection of itself, and when it must: told by what the fake kernel saw of
+ * it, never by what the code under test counts. It changes when one of the service's times does.
  */
 import type { Peer } from "./echo-peer.ts";
 import type { FakeBun } from "./fake-bun.ts";

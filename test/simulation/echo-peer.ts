@@ -1,6 +1,6 @@
 /**
- * A scripted peer of the echo server, and what the server owes it. It changes when a peer can misbehave in another
- * way, or when what it must get does.
+ * A scripted peer of the echo server, and what the server owes it. It changes when a peer can misbehave in
+ * another way, or when what it must get does.
  */
 import type { ReplyName } from "../../src/echo/reply.ts";
 import type { Connection } from "../../src/core/connection.ts";
@@ -222,7 +222,10 @@ export class Peer implements Author {
     return BANNER.length + copied + this.#replies * OK.length;
   }
 
-  /** The ring as it is within a call of the code under test. @param tail bytes of a composed reply that wait */
+  /**
+   * The ring as it is within a call of the code under test.
+   * @param tail bytes of a composed reply that wait
+   */
   #ringNow(tail: number): ShadowRing {
     const { received, held } = this.connection!;
     this.ring.advance(received - (held - tail));

@@ -1,6 +1,6 @@
 /**
- * The echo service among peers of every kind: EchoServer with both replies, on the fake Bun. It changes when the
- * service has another option, or a peer another way to behave.
+ * The echo service among peers of every kind: EchoServer with both replies, on the fake Bun. It changes when
+ * the service has another option, or a peer another way to behave.
  */
 import { EchoServer } from "../../src/echo/echo-server.ts";
 import { REPLIES } from "../../src/echo/reply.ts";
@@ -217,7 +217,9 @@ export class EchoWorld extends World {
     if (this.#spins > MAX_SPINS) this.fail(`Bun's loop spins: ${this.#spins} timers in a row`);
   }
 
-  /** Bun asks the kernel before it looks at its timers: nothing waits longer than from one sweep to the next. */
+  /**
+   * Bun asks the kernel before it looks at its timers: nothing waits longer than from one sweep to the next.
+   */
   override beforeTimer(): void {
     this.#countSpin();
     for (const listener of [...this.bun.listeners]) while (listener.accept());

@@ -1,7 +1,7 @@
 /**
- * Sockets on the fake kernel: which events come when, as they were seen on Bun's (test/runtime/bun.test.ts), and what a
- * socket must not be used for. It changes when Bun does, or more is known of it. They stand behind Bun.listen and
- * Bun.connect, or behind the seam (fake-engine.ts).
+ * Sockets on the fake kernel: which events come when, as they were seen on Bun's (test/runtime/bun.test.ts),
+ * and what a socket must not be used for. It changes when Bun does, or more is known of it. They stand behind
+ * Bun.listen and Bun.connect, or behind the seam (fake-engine.ts).
  */
 import { drainMicrotasks } from "bun:jsc";
 import type { Clock } from "./clock.ts";
@@ -156,7 +156,8 @@ export class FakeSocket implements Transport {
       }
       throw error;
     }
-    // A microtask never runs inside of a handler that was called by a call of ours: Bun runs them at its own events.
+    // A microtask never runs inside of a handler that was called by a call of ours: Bun runs them at its own
+    // events.
   }
 
   /** An event of Bun's own, after which it lets microtasks run. */

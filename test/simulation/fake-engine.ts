@@ -1,6 +1,6 @@
 /**
- * The fake sockets as an engine: the rules on top of the seam alone, without Bun. It changes when the seam does
- * (src/engine/engine.ts).
+ * The fake sockets as an engine: the rules on top of the seam alone, without Bun. It changes when the seam
+ * does (src/engine/engine.ts).
  */
 import type { Time } from "../../src/core/time.ts";
 import type { TransportEvents } from "../../src/core/transport.ts";

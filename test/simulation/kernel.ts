@@ -1,6 +1,7 @@
 /**
- * A kernel's TCP in one place: two ends with a bounded queue of bytes each way, descriptors, listening ports, FIN and
- * RST, with the bad luck of a seed. It changes when the real kernel is found to do something that is not in here.
+ * A kernel's TCP in one place: two ends with a bounded queue of bytes each way, descriptors, listening ports,
+ * FIN and RST, with the bad luck of a seed. It changes when the real kernel is found to do something that is
+ * not in here.
  */
 import type { Random } from "../support/random.ts";
 import { Runs } from "./runs.ts";
@@ -50,7 +51,9 @@ export class Endpoint {
     this.capacity = capacity;
   }
 
-  /** Whether what is sent now still gets here: nobody may be there any more, or an RST is here or on its way. */
+  /**
+   * Whether what is sent now still gets here: nobody may be there any more, or an RST is here or on its way.
+   */
   get receives(): boolean {
     return !this.closed && !this.resetDue && this.error === "";
   }
@@ -231,8 +234,8 @@ export class Kernel {
   }
 
   /**
-   * What an end has sent meets one that is closed. The answer is an RST: bytes that the closed end's kernel had
-   * accepted are lost, although it was closed without a reset.
+   * What an end has sent meets one that is closed. The answer is an RST: bytes that the closed end's kernel
+   * had accepted are lost, although it was closed without a reset.
    */
   meetsClosed(from: Endpoint): void {
     if (from.resetDue) return;

@@ -1,6 +1,6 @@
 /**
- * A call on a socket of the library, how it is made, and what its error is named. It changes when a call can be made in
- * another way.
+ * A call on a socket of the library, how it is made, and what its error is named. It changes when a call can
+ * be made in another way.
  */
 import { OSError } from "../../src/os/errors.ts";
 
@@ -37,7 +37,10 @@ export class Call {
   settled = false;
   /** Another call came in the microtasks after it, or it came in those after another: either may be first. */
   raced = false;
-  /** Of a recv, what is wanted; of a send, how many bytes there are, from where in the pattern, and how many went. */
+  /**
+   * Of a recv, what is wanted; of a send, how many bytes there are, from where in the pattern, and how many
+   * went.
+   */
   readonly size: number;
   place = 0;
   taken = 0;

@@ -1,6 +1,6 @@
 /**
- * One end of a connection of the socket library: the calls that wait on it, what each may come to, and the bytes that
- * it is owed. It changes when what a call means changes.
+ * One end of a connection of the socket library: the calls that wait on it, what each may come to, and the
+ * bytes that it is owed. It changes when what a call means changes.
  */
 import type { Connection } from "../../src/core/connection.ts";
 import type { AddressFamily } from "../../src/os/constants.ts";
@@ -13,9 +13,9 @@ import { ShadowRing } from "./shadow-ring.ts";
 import type { World } from "./world.ts";
 
 /**
- * After close(): for how long the peer may take nothing of what it is owed, and for how long it may go on behind our
- * FIN. The library may take twice as long: it looks at the first only so often, and begins the second anew when the
- * kernel drains.
+ * After close(): for how long the peer may take nothing of what it is owed, and for how long it may go on
+ * behind our FIN. The library may take twice as long: it looks at the first only so often, and begins the
+ * second anew when the kernel drains.
  */
 const FLUSH_MS = 10_000;
 const LINGER_MS = 2_000;
@@ -42,7 +42,9 @@ export class End implements Author {
   disposed = false;
   finAsked = false;
   readEnded = false;
-  /** It may be reset by the library: it was refused, or its listener has been closed, or its connect given up. */
+  /**
+   * It may be reset by the library: it was refused, or its listener has been closed, or its connect given up.
+   */
   unwanted = false;
   /** recv() has told the end, or an error. */
   ended = false;
@@ -346,7 +348,9 @@ export class End implements Author {
     if (!this.#ringNow.low(RING)) this.fail("resumed, and it is not low");
   }
 
-  /** The connection is gone. Whether the peer will find out or not: without both FINs there must be a reason. */
+  /**
+   * The connection is gone. Whether the peer will find out or not: without both FINs there must be a reason.
+   */
   gone(): void {
     const { endpoint, endTold } = this.fake!;
     if (endpoint.error !== "" || (endTold && endpoint.shut)) return;

@@ -1,4 +1,7 @@
-/** Defects of the awaited stream, waiting, listening and connecting, as mutations.ts describes them. It changes with that source. */
+/**
+ * Defects of the awaited stream, waiting, listening and connecting, as mutations.ts describes them. It
+ * changes with that source.
+ */
 import type { Mutation } from "./mutations.ts";
 
 export const LIBRARY_MUTATIONS: readonly Mutation[] = [

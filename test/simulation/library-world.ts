@@ -1,6 +1,6 @@
 /**
- * The socket library among itself: listeners, clients, accepted sockets and pairs, each of which makes whatever call
- * comes to the seed's mind. It changes when the library has another call.
+ * The socket library among itself: listeners, clients, accepted sockets and pairs, each of which makes
+ * whatever call comes to the seed's mind. It changes when the library has another call.
  */
 import type { AddressFamily } from "../../src/os/constants.ts";
 import { errnoName } from "../../src/os/errors.ts";
@@ -227,7 +227,10 @@ export class LibraryWorld extends World {
     this.#inGap(end, given.abort);
   }
 
-  /** At once or a few microtasks after a call, and before any event, comes another one, or its signal is aborted. */
+  /**
+   * At once or a few microtasks after a call, and before any event, comes another one, or its signal is
+   * aborted.
+   */
   #inGap(end: End, abort?: CountedAbort): void {
     const { random } = this;
     if (!random.chance(this.#gapRate)) return;

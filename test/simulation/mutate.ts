@@ -1,6 +1,6 @@
 /**
- * Shows that the simulation can fail: puts each of the mutations into a copy of the source, and looks who sees it.
- * `bun run mutate`. It changes when its user's view does.
+ * Shows that the simulation can fail: puts each of the mutations into a copy of the source, and looks who
+ * sees it. `bun run mutate`. It changes when its user's view does.
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,9 +10,14 @@ import { readFlags, text, UsageError } from "../../src/cli/flags.ts";
 import { MUTATIONS, type Mutation } from "./mutations.ts";
 
 const ROOT = join(import.meta.dir, "../..");
-/** Of each world, as many as a machine plays in about 10 s: counted in steps, so that a busy one sees as much. */
+/**
+ * Of each world, as many as a machine plays in about 10 s: counted in steps, so that a busy one sees as much.
+ */
 const STEPS = 800_000;
-/** For a step that never ends. A machine may be busy: a run is only taken for one that hangs when it does so twice. */
+/**
+ * For a step that never ends. A machine may be busy: a run is only taken for one that hangs when it does so
+ * twice.
+ */
 const PATIENCE_MS = 120_000;
 
 const FLAGS = {
@@ -65,7 +70,9 @@ function run(copy: string, args: string[]): { failed: boolean; text: string; hun
   return { failed: child.exitCode !== 0, hung, text: child.stdout.toString() + child.stderr.toString() };
 }
 
-/** The library does not know the service. Most of what both stand on is seen sooner by the library's world. */
+/**
+ * The library does not know the service. Most of what both stand on is seen sooner by the library's world.
+ */
 function worldsFor(file: string): string[] {
   if (file.startsWith("engine/bun/")) return ["library-bun", "echo-bun"];
   return file.startsWith("echo/") ? ["echo", "echo-bun"] : ["library", "echo"];

@@ -1,6 +1,6 @@
 /**
- * Defects to put into the source, one at a time, each of which the simulation or a named test must see. It changes
- * with the source: each text must be there exactly once.
+ * Defects to put into the source, one at a time, each of which the simulation or a named test must see. It
+ * changes with the source: each text must be there exactly once.
  */
 import { CONNECTION_MUTATIONS } from "./connection-mutations.ts";
 import { ECHO_MUTATIONS } from "./echo-mutations.ts";

@@ -1,6 +1,6 @@
 /**
- * Bytes in order, as references to a pattern that everybody knows: what a queue of the fake kernel holds, and what a
- * stream must show next. It changes when the content of the streams does.
+ * Bytes in order, as references to a pattern that everybody knows: what a queue of the fake kernel holds, and
+ * what a stream must show next. It changes when the content of the streams does.
  */
 import { Random } from "../support/random.ts";
 

@@ -1,6 +1,6 @@
 /**
- * What a connection's ring must look like from outside, told by what was delivered and what was taken: whether it is
- * full or low. It changes when the rules of full and low change.
+ * What a connection's ring must look like from outside, told by what was delivered and what was taken:
+ * whether it is full or low. It changes when the rules of full and low change.
  */
 import { RING_SLOTS } from "../../src/core/ring-buffer.ts";
 

@@ -1,6 +1,6 @@
 /**
- * Plays simulated worlds, one for each seed, and says of a failing one how to see it again: `bun run simulate`. It
- * changes when its user's view does.
+ * Plays simulated worlds, one for each seed, and says of a failing one how to see it again: `bun run
+ * simulate`. It changes when its user's view does.
  */
 import { listFlags } from "../../src/cli/flags-help.ts";
 import { choice, decimal, readFlags, UsageError, whole } from "../../src/cli/flags.ts";
@@ -8,7 +8,8 @@ import { Fault } from "./trace.ts";
 import { fakeEngine } from "./fake-engine.ts";
 import { currentSockets, real, type World } from "./world.ts";
 
-// bun:ffi is linked when a module is loaded: what uses it is imported after the fakes have taken their places.
+// bun:ffi is linked when a module is loaded: what uses it is imported after the fakes have taken their
+// places.
 const { EchoWorld } = await import("./echo-world.ts");
 const { LibraryWorld } = await import("./library-world.ts");
 const { setEngine } = await import("../../src/engine/current.ts");

@@ -1,4 +1,7 @@
-/** The simulation of test/simulation: some of its seeds, in a process of their own, and whether it can be trusted. */
+/**
+ * The simulation of test/simulation: some of its seeds, in a process of their own, and whether it can be
+ * trusted.
+ */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +10,10 @@ import { MUTATIONS } from "./mutations.ts";
 setDefaultTimeout(60_000);
 
 const ROOT = join(import.meta.dir, "../..");
-/** What all of this may take. The time of the processors is measured: the machine may be busy with something else. */
+/**
+ * What all of this may take. The time of the processors is measured: the machine may be busy with something
+ * else.
+ */
 const MOST_SECONDS = 20;
 let seconds = 0;
 

@@ -1,6 +1,7 @@
 /**
- * One simulated world, made from a seed: its kernel, its Bun and its clock, and what happens in every one. What is
- * played on it is echo-world.ts's and library-world.ts's. It changes when another kind of event can happen.
+ * One simulated world, made from a seed: its kernel, its Bun and its clock, and what happens in every one.
+ * What is played on it is echo-world.ts's and library-world.ts's. It changes when another kind of event can
+ * happen.
  */
 import { drainMicrotasks } from "bun:jsc";
 import { Random } from "../support/random.ts";

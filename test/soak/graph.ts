@@ -22,7 +22,10 @@ const BLANK = 0x2800;
 export const clock = (seconds: number): string =>
   `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
-/** Of each dot column the least and the greatest value, with the line from the column before; infinite where nothing is. */
+/**
+ * Of each dot column the least and the greatest value, with the line from the column before; infinite where
+ * nothing is.
+ */
 function columns({ times, values }: Series, count: number): [low: number, high: number][] {
   const [from, to] = [times[0]!, times.at(-1)!];
   const found = Array.from({ length: count }, (): [number, number] => [Infinity, -Infinity]);

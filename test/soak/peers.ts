@@ -1,12 +1,15 @@
 #!/usr/bin/env bun
 /**
- * The peers of a soak: who they are and what each does, again and again. Run by soak.ts as a process of its own, which
- * is told what to do and answers over IPC. It changes when there is another kind of peer.
+ * The peers of a soak: who they are and what each does, again and again. Run by soak.ts as a process of its
+ * own, which is told what to do and answers over IPC. It changes when there is another kind of peer.
  */
 import { Random } from "../support/random.ts";
 import { emptyLedger, Session, type Ledger, type Surroundings } from "./session.ts";
 
-/** What the process is told: to start all peers, to report, to let all of them leave, that the server will be stopped. */
+/**
+ * What the process is told: to start all peers, to report, to let all of them leave, that the server will be
+ * stopped.
+ */
 export type Order = "start" | "report" | "leave" | "stop";
 
 export interface Told {
@@ -18,7 +21,10 @@ export interface Told {
 
 /** How long, in milliseconds, a peer waits for what should come. */
 export const PATIENCE_MS = 30_000;
-/** When our server, with its --idle-timeout of 30 s, ends peers that move nothing: its timer looks once a second. */
+/**
+ * When our server, with its --idle-timeout of 30 s, ends peers that move nothing: its timer looks once a
+ * second.
+ */
 const IDLE_MS = [29_000, 35_000] as const;
 /** A process whose timer is later than this has not run. */
 const LATE_MS = 100;

@@ -1,6 +1,6 @@
 /**
- * The server that is soaked: how it is started, what /proc says of it, and how it ends. It changes with the server's
- * command line or its last line.
+ * The server that is soaked: how it is started, what /proc says of it, and how it ends. It changes with the
+ * server's command line or its last line.
  */
 import { join } from "node:path";
 import type { Figures } from "../../src/echo/echo-server.ts";
@@ -164,7 +164,10 @@ function freePort(): number {
   return port;
 }
 
-/** Whether the server takes a connection, and sends a byte back on it. Then that connection is closed, at both ends. */
+/**
+ * Whether the server takes a connection, and sends a byte back on it. Then that connection is closed, at both
+ * ends.
+ */
 async function accepts(port: number): Promise<boolean> {
   const echo = Promise.withResolvers<boolean>();
   const end = Promise.withResolvers<void>();
@@ -177,7 +180,8 @@ async function accepts(port: number): Promise<boolean> {
       ...{ hostname: "127.0.0.1", port, allowHalfOpen: true },
       socket: { data: () => echo.resolve(true), end: over, close: over, error: over },
     });
-    // While nobody listens, the kernel may choose the very port that is called, and connect the socket to itself.
+    // While nobody listens, the kernel may choose the very port that is called, and connect the socket to
+    // itself.
     if (socket.localPort !== port) socket.write("!");
     else over();
     const late = setTimeout(over, START_MS);

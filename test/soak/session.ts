@@ -1,6 +1,6 @@
 /**
- * One connection of the crowd: every byte that comes back is checked, it knows when it waits in vain, and which ends
- * are right. It changes when a rule about a connection's end does.
+ * One connection of the crowd: every byte that comes back is checked, it knows when it waits in vain, and
+ * which ends are right. It changes when a rule about a connection's end does.
  */
 import { CheckedStream } from "../../bench/load/checked-stream.ts";
 
@@ -14,7 +14,9 @@ export interface Ledger {
   back: number;
   /** Chatty messages and pieces of 64 KiB that came back, and visits. */
   messages: number;
-  /** Connections that did not end by two FINs: thrown away by a peer, or given up by the server, as it may. */
+  /**
+   * Connections that did not end by two FINs: thrown away by a peer, or given up by the server, as it may.
+   */
   abrupt: number;
   /** Bytes that were owed when the server's FIN came first, in a stop. */
   unanswered: number;
@@ -35,7 +37,10 @@ export interface Surroundings {
   readonly stopping: number | undefined;
   /** Whether the server keeps what it owes when it is stopped. */
   readonly graceful: boolean;
-  /** How long nothing moves, in milliseconds, before the server ends it at the earliest, and by when it has; if it is known. */
+  /**
+   * How long nothing moves, in milliseconds, before the server ends it at the earliest, and by when it has;
+   * if it is known.
+   */
   readonly idle: readonly [least: number, most: number] | undefined;
   fail(why: string): void;
 }
@@ -67,7 +72,10 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
   #stoodSince = Infinity;
   /** When something last moved, by performance.now(). */
   #moved = performance.now();
-  /** For how long, in milliseconds, this process did not run when it should have: so much later may #moved be than the move. */
+  /**
+   * For how long, in milliseconds, this process did not run when it should have: so much later may #moved be
+   * than the move.
+   */
   #missed = 0;
   /** Since when its end is due, by performance.now(). One that reads nothing may not have seen it yet. */
   #due = Infinity;
@@ -188,7 +196,10 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
     this.socket?.terminate();
   }
 
-  /** The descriptor is closed with what it still holds: the kernel answers for a peer that is not there any more. */
+  /**
+   * The descriptor is closed with what it still holds: the kernel answers for a peer that is not there any
+   * more.
+   */
   vanish(): void {
     this.#abandon();
     this.socket?.end();
@@ -252,7 +263,10 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
     this.#missed += ms;
   }
 
-  /** @returns what is wrong, when nothing has come for so many milliseconds although it should, or its end has not */
+  /**
+   * @returns what is wrong, when nothing has come for so many milliseconds although it should, or its end has
+   *   not
+   */
   hang(now: number, patience: number): string | undefined {
     const silent = now - this.#moved;
     const most = this.#around.idle?.[1] ?? Infinity;

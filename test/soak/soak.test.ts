@@ -1,4 +1,7 @@
-/** The soak itself: with servers that are right and wrong. What it says of what it has seen: soak/verdict.test.ts. */
+/**
+ * The soak itself: with servers that are right and wrong. What it says of what it has seen:
+ * soak/verdict.test.ts.
+ */
 import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -38,7 +41,10 @@ const wrong = (what: string, minutes: number) => {
   return soak("--seed", "1", "--minutes", String(minutes), "--command", command);
 };
 
-/** With Ctrl-C as soon as it listens to it, which is when it says its first line; twice, as `bun run soak` passes it on. */
+/**
+ * With Ctrl-C as soon as it listens to it, which is when it says its first line; twice, as `bun run soak`
+ * passes it on.
+ */
 async function interrupted(...args: string[]) {
   const child = spawn(...args);
   let stdout = "";
@@ -49,7 +55,10 @@ async function interrupted(...args: string[]) {
   return { stdout, code: await child.exited };
 }
 
-/** They take seconds, and wait mostly: they run beside the other tests, four at a time, and are looked at last. */
+/**
+ * They take seconds, and wait mostly: they run beside the other tests, four at a time, and are looked at
+ * last.
+ */
 async function inTurn() {
   const file = (name: string): string => join(directory, name);
   const right = soak("--seed", "1", "--minutes", "0.06", "--json", file("soak.json"));

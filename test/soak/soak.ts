@@ -1,7 +1,7 @@
 #!/usr/bin/env bun
 /**
- * The soak: `bun run soak --minutes N`. Flags, the order of a run, progress, exit code. It changes when a flag or the
- * order does.
+ * The soak: `bun run soak --minutes N`. Flags, the order of a run, progress, exit code. It changes when a
+ * flag or the order does.
  */
 import { closeSync, openSync } from "node:fs";
 import { constants } from "node:os";
@@ -27,14 +27,20 @@ const MAX_SEED = 2 ** 32 - 1;
 const SAMPLE_S = 1;
 const SAMPLES = 60;
 const LEAST_SAMPLE_S = 0.1;
-/** How long, in milliseconds, the peers' process may take to answer, all peers to leave, and descriptors to be closed. */
+/**
+ * How long, in milliseconds, the peers' process may take to answer, all peers to leave, and descriptors to be
+ * closed.
+ */
 const ANSWER_MS = 10_000;
 const LEAVE_MS = 45_000;
 const CLOSE_MS = 5_000;
 /** A number of descriptors lasts that was the same at so many looks. */
 const SAME_LOOKS = 10;
 const LOOK_MS = 20;
-/** How long, in seconds, it is watched when all peers have left: of a short run a part. In pieces, of which the quietest counts. */
+/**
+ * How long, in seconds, it is watched when all peers have left: of a short run a part. In pieces, of which
+ * the quietest counts.
+ */
 const REST_S = 10;
 const LEAST_REST_S = 1;
 const REST_PIECES = 5;
@@ -230,7 +236,9 @@ async function watch(
   }
 }
 
-/** How many descriptors the server has open, when they are as few as before or do not become fewer any more. */
+/**
+ * How many descriptors the server has open, when they are as few as before or do not become fewer any more.
+ */
 async function openDescriptors(served: Served, before = 0): Promise<number> {
   const deadline = performance.now() + CLOSE_MS;
   for (;;) {
@@ -298,8 +306,8 @@ async function run(served: Served, settings: Settings, seen: Seen, interrupt: Ab
 }
 
 /**
- * The first signal ends the window, the second the program. `bun run soak` passes on what the terminal has sent to all:
- * two that come together are one.
+ * The first signal ends the window, the second the program. `bun run soak` passes on what the terminal has
+ * sent to all: two that come together are one.
  */
 function interruptible(): AbortSignal {
   const interrupt = new AbortController();

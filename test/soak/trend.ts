@@ -1,6 +1,6 @@
 /**
- * Whether a series of samples grows: a robust slope, how sure it is, and what is too much. It changes when the
- * statistics or a threshold does.
+ * Whether a series of samples grows: a robust slope, how sure it is, and what is too much. It changes when
+ * the statistics or a threshold does.
  */
 import { median } from "../../bench/statistics.ts";
 import { Random } from "../support/random.ts";
@@ -48,10 +48,11 @@ function thinned(times: readonly number[], values: readonly number[]): [times: n
 }
 
 /**
- * Fits a line. The interval is by a bootstrap of the residuals in blocks of an eighth of the series, since neighbours
- * resemble each other: memory that is collected now and then goes up and down like a saw. Its nominal 99% are too
- * much: of 60 simulated flat series of 60 to 1440 samples, the truth lay outside in 1 to 6 with independent noise, and
- * with noise that resembles itself for 10 samples in 1 (of 1440) to 14 (of 60). Hence the second condition of rises().
+ * Fits a line. The interval is by a bootstrap of the residuals in blocks of an eighth of the series, since
+ * neighbours resemble each other: memory that is collected now and then goes up and down like a saw. Its
+ * nominal 99% are too much: of 60 simulated flat series of 60 to 1440 samples, the truth lay outside in 1 to
+ * 6 with independent noise, and with noise that resembles itself for 10 samples in 1 (of 1440) to 14 (of 60).
+ * Hence the second condition of rises().
  * @param times seconds, rising
  * @returns undefined for too few samples
  */
@@ -92,8 +93,8 @@ export interface Limits {
 }
 
 /**
- * What healthy soaks have shown is a third of it at most. A young heap goes on growing for some minutes, and a young
- * crowd is not complete: a short soak finds only what is worse.
+ * What healthy soaks have shown is a third of it at most. A young heap goes on growing for some minutes, and
+ * a young crowd is not complete: a short soak finds only what is worse.
  * @param seconds of the series that is judged
  */
 export function limits(seconds: number): Limits {
@@ -113,7 +114,10 @@ export const rises = (found: Fit, growth: number): boolean => found.low > 0 && f
 export interface Step {
   /** From the median of the first tenth to that of the last. */
   height: number;
-  /** Three quarters of the last tenth are above three quarters of the first: it is more than what goes up and down. */
+  /**
+   * Three quarters of the last tenth are above three quarters of the first: it is more than what goes up and
+   * down.
+   */
   clear: boolean;
 }
 
@@ -130,5 +134,7 @@ export function step(values: readonly number[]): Step | undefined {
 
 export const jumps = (found: Step, height: number): boolean => found.clear && found.height > height;
 
-/** How much of a run of so many seconds is left out: a fifth and at least a minute, but never more than half. */
+/**
+ * How much of a run of so many seconds is left out: a fifth and at least a minute, but never more than half.
+ */
 export const warmUp = (seconds: number): number => Math.max(0.2 * seconds, Math.min(60, 0.5 * seconds));

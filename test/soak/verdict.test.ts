@@ -1,4 +1,7 @@
-/** What is said of a soak, by series of which it is known what is right: its statistics, its checks, its graph. */
+/**
+ * What is said of a soak, by series of which it is known what is right: its statistics, its checks, its
+ * graph.
+ */
 import { describe, expect, test } from "bun:test";
 import { Random } from "../support/random.ts";
 import { graph } from "./graph.ts";
@@ -13,7 +16,10 @@ const noise = (random: Random): number => random.next() + random.next() + random
 
 type Memory = (second: number, random: Random) => number;
 
-/** Whether a memory in bytes, seen every `every` seconds, is found to grow in so many seconds, by its slope or its ends. */
+/**
+ * Whether a memory in bytes, seen every `every` seconds, is found to grow in so many seconds, by its slope or
+ * its ends.
+ */
 function found(value: Memory, seed: number, count = 1440, every = 1): "slope" | "step" | undefined {
   const random = new Random(seed);
   const times = seconds(count / every).map((i) => i * every);

@@ -1,6 +1,6 @@
 /**
- * What is said of a soak: each check with its figures, the graphs, and whether it has passed. It changes when a check
- * or its text does.
+ * What is said of a soak: each check with its figures, the graphs, and whether it has passed. It changes when
+ * a check or its text does.
  */
 import { median } from "../../bench/statistics.ts";
 import { graph, type Series } from "./graph.ts";
@@ -34,7 +34,10 @@ export interface Seen {
   /** The first thing that went wrong, if any: a wrong byte, a hang, a crash. */
   failure: string | undefined;
   descriptors: { before: number; after: number } | undefined;
-  /** Some seconds after all peers had left: resident bytes, and the share of a core that it used in its quietest part. */
+  /**
+   * Some seconds after all peers had left: resident bytes, and the share of a core that it used in its
+   * quietest part.
+   */
   rest: { seconds: number; rss: number; cpu: number } | undefined;
   end: End | undefined;
   /** When the stop began, and at the end. */

@@ -1,4 +1,7 @@
-/** bulk-peers.ts PORT COUNT: peers that send and read as fast as they can, in a process of their own, until killed. */
+/**
+ * bulk-peers.ts PORT COUNT: peers that send and read as fast as they can, in a process of their own, until
+ * killed.
+ */
 import { pattern, peer } from "./peers.ts";
 
 const block = pattern(65_536);

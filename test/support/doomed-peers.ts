@@ -1,6 +1,6 @@
 /**
- * doomed-peers.ts PORT COUNT sending|reading: peers that are in the middle of sending and reading, or of reading
- * slowly what they have sent; says so in one line, and goes on until it is killed.
+ * doomed-peers.ts PORT COUNT sending|reading: peers that are in the middle of sending and reading, or of
+ * reading slowly what they have sent; says so in one line, and goes on until it is killed.
  */
 import { pattern, peer, until } from "./peers.ts";
 

@@ -28,7 +28,9 @@ afterEach(async () => {
   await Promise.all(servers.splice(0).map((server) => server.stop(0)));
 });
 
-/** A peer whose 6 MiB are all here: what its kernel could not take back is held in a ring that is not full. */
+/**
+ * A peer whose 6 MiB are all here: what its kernel could not take back is held in a ring that is not full.
+ */
 export async function heldWhole() {
   const server = await start({ ring: 64 << 20 });
   const client = await peer(server.port);

@@ -1,8 +1,8 @@
 import type { Transport } from "../../src/core/transport.ts";
 
 /**
- * A socket as Bun's is, with a kernel that takes what the test says. It notes every call, and throws at a call
- * that a real descriptor would suffer from: any use after it was closed, a write behind the FIN.
+ * A socket as Bun's is, with a kernel that takes what the test says. It notes every call, and throws at a
+ * call that a real descriptor would suffer from: any use after it was closed, a write behind the FIN.
  */
 export class FakeSocket implements Transport {
   /** How many bytes the kernel still takes. */

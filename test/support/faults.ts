@@ -24,12 +24,18 @@ export async function cpuShare(pid: number, ms: number): Promise<number> {
   return (1000 * (cpuSeconds(pid) - before)) / (performance.now() - began);
 }
 
-/** One that has nothing to do wakes up now and then, and a look at the test's own process takes some of this, too. */
+/**
+ * One that has nothing to do wakes up now and then, and a look at the test's own process takes some of this,
+ * too.
+ */
 const NEXT_TO_NOTHING = 0.02;
 const LOOK_MS = 80;
 const LOOKS = 3;
 
-/** Waits until the process uses next to no CPU at some looks in a row: one that spins now and then never comes to rest. */
+/**
+ * Waits until the process uses next to no CPU at some looks in a row: one that spins now and then never comes
+ * to rest.
+ */
 export async function idle(pid: number): Promise<void> {
   let [share, quiet] = [0, 0];
   for (let looks = 0; looks < 100 && quiet < LOOKS; looks++) {
@@ -105,8 +111,9 @@ async function collected(program: Program): Promise<{ memory: number; heap: numb
 const HEAP = 64 << 10;
 
 /**
- * Does it three times to a program that is collecting. The first time makes room, the second time fills it; from then
- * on, in the third, the heap stays, and memory grows by so many bytes at most: the runtime's own comes in large pieces.
+ * Does it three times to a program that is collecting. The first time makes room, the second time fills it;
+ * from then on, in the third, the heap stays, and memory grows by so many bytes at most: the runtime's own
+ * comes in large pieces.
  */
 export async function thrice(program: Program, bytes: number, fault: () => Promise<void>): Promise<void> {
   let before = { memory: 0, heap: 0 };

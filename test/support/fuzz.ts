@@ -1,6 +1,6 @@
 /**
- * Fuzzing by seeds: each seed makes an input, which must be judged alike whenever it is played. It changes when what a
- * failure says does, or when there is another kind of nonsense.
+ * Fuzzing by seeds: each seed makes an input, which must be judged alike whenever it is played. It changes
+ * when what a failure says does, or when there is another kind of nonsense.
  */
 import { Random } from "./random.ts";
 
@@ -30,10 +30,16 @@ export async function fuzz<T>(
   }
 }
 
-/** Whether all seeds are played, of which some are known to make what is right; or only those that were asked for. */
+/**
+ * Whether all seeds are played, of which some are known to make what is right; or only those that were asked
+ * for.
+ */
 export const allSeeds = GIVEN === undefined;
 
-/** The inputs of all seeds, for what is judged in one batch: each with its own, which stays with it when some are left out. */
+/**
+ * The inputs of all seeds, for what is judged in one batch: each with its own, which stays with it when some
+ * are left out.
+ */
 export function inputs<T>(runs: number, make: (random: Random) => T): [seed: number, input: T][] {
   return Array.from({ length: runsOf(runs) }, (_, i) => [FIRST + i, make(new Random(FIRST + i))]);
 }

@@ -1,4 +1,7 @@
-/** Bun's engine with a clock that runs five times as fast: what takes a server a second takes a test a fifth of it. */
+/**
+ * Bun's engine with a clock that runs five times as fast: what takes a server a second takes a test a fifth
+ * of it.
+ */
 import { bunEngine } from "../../src/engine/bun/engine.ts";
 import { bunTime } from "../../src/engine/bun/time.ts";
 import type { Engine } from "../../src/engine/engine.ts";

@@ -1,6 +1,7 @@
 /**
- * Two network namespaces with a link of their own between them, without names: they are gone with the test's process,
- * however that ends. Linux, as root, with iproute2 and nsenter. It changes when a link is to fail in another way.
+ * Two network namespaces with a link of their own between them, without names: they are gone with the test's
+ * process, however that ends. Linux, as root, with iproute2 and nsenter. It changes when a link is to fail in
+ * another way.
  */
 import { closeSync, openSync } from "node:fs";
 import { c, errno, hasRaw } from "./raw-peer.ts";

@@ -1,4 +1,7 @@
-/** Where a process listens, as the kernel says it: for a server whose stdout is what the test breaks. For Linux. */
+/**
+ * Where a process listens, as the kernel says it: for a server whose stdout is what the test breaks. For
+ * Linux.
+ */
 import { listeningPorts } from "../../bench/system.ts";
 import { until } from "./peers.ts";
 

@@ -1,4 +1,7 @@
-/** What the tests of the load generator share: servers that echo, or do worse, and the program as a user starts it. */
+/**
+ * What the tests of the load generator share: servers that echo, or do worse, and the program as a user
+ * starts it.
+ */
 import { expect } from "bun:test";
 import type { LoadResult } from "../../bench/load/result.ts";
 
@@ -28,7 +31,10 @@ export async function killLoads(): Promise<void> {
   await Promise.all(children.map(({ exited }) => exited));
 }
 
-/** Sends all of it, in order, as the peer takes it; until then reads nothing more, as a server with bounded memory does. */
+/**
+ * Sends all of it, in order, as the peer takes it; until then reads nothing more, as a server with bounded
+ * memory does.
+ */
 export function reply(peer: Peer, bytes?: Buffer): void {
   if (bytes !== undefined) peer.waiting.push(bytes);
   for (let first = peer.waiting.shift(); first !== undefined; first = peer.waiting.shift()) {

@@ -11,7 +11,10 @@ export async function until(condition: () => boolean, what: string, ms = 10_000)
   }
 }
 
-/** Bytes with no short period, so that a lost, repeated or moved piece shows. The same seed gives the same bytes. */
+/**
+ * Bytes with no short period, so that a lost, repeated or moved piece shows. The same seed gives the same
+ * bytes.
+ */
 export function pattern(length: number, seed = 1): Buffer {
   const words = new Uint32Array(Math.ceil(length / 4));
   let x = new Random(seed).between(1, 2 ** 31);

@@ -1,7 +1,7 @@
 /**
- * Peers by system calls, with nothing between a test and the kernel: they read only when they are told to, reset on
- * demand, and have the receive buffer and the network namespace that a test wants. For Linux. It changes when a test
- * needs another call of the kernel.
+ * Peers by system calls, with nothing between a test and the kernel: they read only when they are told to,
+ * reset on demand, and have the receive buffer and the network namespace that a test wants. For Linux. It
+ * changes when a test needs another call of the kernel.
  */
 import { dlopen, ptr, read } from "bun:ffi";
 import { constants } from "node:os";
@@ -85,7 +85,10 @@ export class RawPeer {
     this.#fd = fd;
   }
 
-  /** Whether the connection is made, or has failed, which the next call tells. Of a pipe, whether it takes anything. */
+  /**
+   * Whether the connection is made, or has failed, which the next call tells. Of a pipe, whether it takes
+   * anything.
+   */
   get stands(): boolean {
     pollfd[0] = this.#fd;
     pollfd[1] = POLLOUT;
@@ -138,7 +141,10 @@ export class RawPeer {
     c.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUF, ptr(new Int32Array([bytes])), 4);
   }
 
-  /** Sends what is left of these bytes, and reads nothing, until the kernel has taken none for a quarter second. */
+  /**
+   * Sends what is left of these bytes, and reads nothing, until the kernel has taken none for a quarter
+   * second.
+   */
   async stall(bytes: Uint8Array): Promise<void> {
     let last = performance.now();
     await until(
@@ -165,7 +171,10 @@ export class RawPeer {
     return Buffer.concat(chunks);
   }
 
-  /** Sends what is left of these bytes while it reads, then FIN, and gives what came before the other side's end. */
+  /**
+   * Sends what is left of these bytes while it reads, then FIN, and gives what came before the other side's
+   * end.
+   */
   async exchange(bytes: Uint8Array): Promise<Buffer> {
     const chunks: Buffer[] = [];
     await until(
@@ -196,7 +205,10 @@ interface Way {
 
 const newSocket = (): number => c.socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-/** A peer whose connection stands, or is being made: on the loopback interface it stands unless the queue is full. */
+/**
+ * A peer whose connection stands, or is being made: on the loopback interface it stands unless the queue is
+ * full.
+ */
 export function rawPeer(port: number, { host = "127.0.0.1", receiveBuffer, make }: Way = {}): RawPeer {
   const fd = make === undefined ? newSocket() : make(newSocket);
   if (fd < 0) throw new Error(`socket: ${errno()}`);

@@ -26,7 +26,9 @@ export function silent(): readonly [host: string, port: number] {
   return address;
 }
 
-/** Which sockets this process has open, by the names that the kernel gives them: a number may be used again. */
+/**
+ * Which sockets this process has open, by the names that the kernel gives them: a number may be used again.
+ */
 function openSockets(): Set<string> {
   const names = new Set<string>();
   for (const fd of readdirSync("/proc/self/fd")) {

@@ -1,4 +1,7 @@
-/** small-peer.ts PORT [LAPS]: three windows of 300 (or LAPS) round trips of 4 bytes; prints the p99 of each, in milliseconds, as JSON. */
+/**
+ * small-peer.ts PORT [LAPS]: three windows of 300 (or LAPS) round trips of 4 bytes; prints the p99 of each,
+ * in milliseconds, as JSON.
+ */
 import { peer } from "./peers.ts";
 
 const LAPS = Number(process.argv[3] ?? 300);

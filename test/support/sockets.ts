@@ -1,4 +1,7 @@
-/** What the tests of the socket library share: sockets that are closed when their test is over, and Python's word. */
+/**
+ * What the tests of the socket library share: sockets that are closed when their test is over, and Python's
+ * word.
+ */
 import * as socket from "../../src/socket.ts";
 import { readdirSync } from "node:fs";
 

@@ -1,4 +1,7 @@
-/** The library's TLS echo server as a program: prints its port, and how many it has accepted when a signal ends that. A connection that fails ends its own task only. */
+/**
+ * The library's TLS echo server as a program: prints its port, and how many it has accepted when a signal
+ * ends that. A connection that fails ends its own task only.
+ */
 import * as socket from "../../src/socket.ts";
 import { cert, key } from "./tls.ts";
 

@@ -1,6 +1,7 @@
 /**
- * A self-signed certificate for the tests, valid for a hundred years and trusted nowhere else: CN localhost, SAN
- * DNS:localhost, IP:127.0.0.1, IP:::1. It is its own authority, so that a client verifies it by `ca: cert`.
+ * A self-signed certificate for the tests, valid for a hundred years and trusted nowhere else: CN localhost,
+ * SAN DNS:localhost, IP:127.0.0.1, IP:::1. It is its own authority, so that a client verifies it by `ca:
+ * cert`.
  */
 
 export const key = `-----BEGIN PRIVATE KEY-----

@@ -1,6 +1,7 @@
 /**
- * The tutorial's own programs, in Python, and what starts a program and takes note of what it prints. They are as the
- * tutorial has them, but for the port, which is an argument, and for msg[0] and msg[1], which Python 3 has not.
+ * The tutorial's own programs, in Python, and what starts a program and takes note of what it prints. They
+ * are as the tutorial has them, but for the port, which is an argument, and for msg[0] and msg[1], which
+ * Python 3 has not.
  */
 import { createServer } from "node:net";
 
@@ -113,7 +114,9 @@ while True:
 sock.close()
 `;
 
-/** Sends every message on a connection of its own, reads each reply, then sends nothing on a last connection. */
+/**
+ * Sends every message on a connection of its own, reads each reply, then sends nothing on a last connection.
+ */
 export const SEQUENTIAL_CLIENT = `
 import json, socket, sys
 port, messages = int(sys.argv[1]), json.loads(sys.argv[2])
@@ -244,7 +247,8 @@ async function tryStart(command: string[], port: number): Promise<Program> {
 
 /**
  * Starts a server.
- * @param port 0 leaves it to the server, undefined finds one: then the program need not be able to say its own
+ * @param port 0 leaves it to the server, undefined finds one: then the program need not be able to say its
+ *   own
  */
 export async function start(command: string[], port?: number): Promise<Program> {
   if (port !== undefined) return tryStart(command, port);

@@ -59,6 +59,58 @@ describe("imports in src", () => {
 test("bench reaches servers through a process and a port: its load generator and comparison import none", () => {
   const wrong = files
     .filter((file) => /^bench\/(load|comparison|compare|report)/.test(file))
-    .flatMap((file) => imports(file).filter((name) => name.includes("../src/")));
+    .flatMap((file) => imports(file).filter((name) => /\.\.\/src\/(?!cli\/)/.test(name)));
   expect(wrong).toEqual([]);
 });
+
+describe("every file", () => {
+  test("is short enough to be read as one: 400 lines", () => {
+    const long = files.filter((file) => text(file).split("\n").length > 401);
+    expect(long).toEqual([]);
+  });
+
+  test("has lines of at most 110 columns, but for a literal that cannot be broken", () => {
+    const wide = files.flatMap((file) =>
+      text(file)
+        .split("\n")
+        .map((line, i) => ({ at: `${file}:${i + 1}`, line }))
+        .filter(({ line }) => line.length > 110)
+        .filter(({ line }) => /^\s*(\/\/|\/?\*)/.test(line) || !/["'`]|^\s*\//.test(line))
+        .map(({ at }) => at),
+    );
+    expect(wide.filter((at) => !inText(at))).toEqual([]);
+  });
+
+  test("begins with what it is for", () => {
+    const silent = files.filter((file) => file.startsWith("src/") && !/^(#!.*\n)?\/\*\*/.test(text(file)));
+    expect(silent).toEqual([]);
+  });
+
+  test("has no function of more than 50 lines in src and bench", () => {
+    const long = files.filter((file) => /^(src|bench)\//.test(file)).flatMap(longFunctions);
+    expect(long).toEqual([]);
+  });
+});
+
+/** Whether a line is inside of a template: a help text, a program of another language. */
+function inText(at: string): boolean {
+  const [file, number] = at.split(":") as [string, string];
+  const before = text(file)
+    .split("\n")
+    .slice(0, Number(number) - 1)
+    .join("\n");
+  return (before.match(/(?<!\\)`/g)?.length ?? 0) % 2 === 1;
+}
+
+/** Functions and methods by the formatter's layout: from a line that opens a block to the brace in its column. */
+function longFunctions(file: string): string[] {
+  const lines = text(file).split("\n");
+  return lines.flatMap((line, i) => {
+    const opens =
+      /^(\s*)(?:export |async |static |private |protected |function |const |#|get |readonly |\w+\().*\{$/;
+    const indent = opens.exec(line)?.[1];
+    if (indent === undefined || !/\(.*\{$|=> \{$/.test(line)) return [];
+    const end = lines.findIndex((other, j) => j > i && other.startsWith(`${indent}}`));
+    return end - i > 50 ? [`${file}:${i + 1}`] : [];
+  });
+}

@@ -1,11 +1,12 @@
 /**
- * Accepting from a listening descriptor, through Bun, with a rest whenever accept(2) fails. It changes when what to do
- * about a failing accept changes.
+ * Accepting from a listening descriptor, through Bun, with a rest whenever accept(2) fails. It changes when
+ * what to do about a failing accept changes.
  *
- * Where accept(2) fails for want of a descriptor, a buffer or memory, Bun tries again at once and for ever: that takes
- * a whole core, and nobody hears of it. So the listening descriptor stays ours, and Bun listens on a copy. While
- * connections wait and Bun accepts none, the copy is closed, and after a pause Bun gets another one. The kernel's queue
- * belongs to what both descriptors refer to: who waits in it goes on waiting, and is served when there is room.
+ * Where accept(2) fails for want of a descriptor, a buffer or memory, Bun tries again at once and for ever:
+ * that takes a whole core, and nobody hears of it. So the listening descriptor stays ours, and Bun listens on
+ * a copy. While connections wait and Bun accepts none, the copy is closed, and after a pause Bun gets another
+ * one. The kernel's queue belongs to what both descriptors refer to: who waits in it goes on waiting, and is
+ * served when there is room.
  */
 import type { TransportEvents } from "../../core/transport.ts";
 import { addressText } from "../../os/address.ts";

@@ -1,6 +1,6 @@
 /**
- * Bun's sockets as an engine (../engine.ts): the only calls of Bun.listen, Bun.connect and Bun.udpSocket. It changes when
- * one of these calls does, or is found to do something else than it says.
+ * Bun's sockets as an engine (../engine.ts): the only calls of Bun.listen, Bun.connect and Bun.udpSocket. It
+ * changes when one of these calls does, or is found to do something else than it says.
  */
 import type { TransportEvents } from "../../core/transport.ts";
 import { SO_REUSEADDR, SOL_SOCKET } from "../../os/constants.ts";
@@ -132,8 +132,8 @@ const EPOLL_CLOEXEC = 0x80000;
 const [EPOLL_CTL_ADD, EPOLLIN] = [1, 1];
 
 /**
- * Bun is given an epoll descriptor that watches the one in question: when that becomes readable, Bun tries to read the
- * epoll descriptor, which fails with ENOTSOCK, closes it and says so.
+ * Bun is given an epoll descriptor that watches the one in question: when that becomes readable, Bun tries to
+ * read the epoll descriptor, which fails with ENOTSOCK, closes it and says so.
  */
 function watch(fd: number, callback: () => void): Closable {
   const c = requireLibc("epoll_create1");

@@ -1,6 +1,6 @@
 /**
- * How Bun's sockets carry a connection: by Bun's own writes, or by send(2) for small messages. It changes when Bun's
- * sockets do, or a platform has another way.
+ * How Bun's sockets carry a connection: by Bun's own writes, or by send(2) for small messages. It changes
+ * when Bun's sockets do, or a platform has another way.
  */
 import { ptr } from "bun:ffi";
 import type { Transport, TransportEvents } from "../../core/transport.ts";
@@ -9,12 +9,15 @@ import type { Open } from "../engine.ts";
 import { libc, peerFinished, unacknowledged, unread, type Libc } from "../../os/libc.ts";
 
 /**
- * Up to this size send(2) through bun:ffi goes first. Copying rules the cost of a larger write, and a short one
- * would cost two calls.
+ * Up to this size send(2) through bun:ffi goes first. Copying rules the cost of a larger write, and a short
+ * one would cost two calls.
  */
 const SEND_MAX = 16_384;
 
-/** A socket whose events go to a connection. Bun's types lack its descriptor, and that `open` fills in the data. */
+/**
+ * A socket whose events go to a connection. Bun's types lack its descriptor, and that `open` fills in the
+ * data.
+ */
 export type BunSocket = Bun.Socket<TransportEvents | undefined> & { readonly fd?: number };
 
 /** macOS has no MSG_NOSIGNAL: there send(2) is left to Bun. */
@@ -74,12 +77,13 @@ class BunTransport implements Transport {
 }
 
 /**
- * A plain socket that writes small messages by send(2) itself, which costs less CPU per message than Bun's write.
- * What the kernel leaves goes through Bun, which then arms `drain` and tells a full socket from a dead one.
+ * A plain socket that writes small messages by send(2) itself, which costs less CPU per message than Bun's
+ * write. What the kernel leaves goes through Bun, which then arms `drain` and tells a full socket from a dead
+ * one.
  *
- * The descriptor's number is only safe while the socket is open: afterwards it may be somebody else's. Bun clears
- * its own when it closes, before the `close` event; a connection replaces this object by `closedTransport` at that
- * event, and before it closes the socket itself.
+ * The descriptor's number is only safe while the socket is open: afterwards it may be somebody else's. Bun
+ * clears its own when it closes, before the `close` event; a connection replaces this object by
+ * `closedTransport` at that event, and before it closes the socket itself.
  */
 class DirectTransport extends BunTransport {
   readonly #fd: number;
@@ -128,8 +132,8 @@ export function opened(socket: BunSocket, open: Open, plain: boolean): void {
 }
 
 /**
- * The handlers that bring a Bun socket's events to the connection in `socket.data`, which `open` puts there. A socket
- * that was refused has none, and its `close` says nothing.
+ * The handlers that bring a Bun socket's events to the connection in `socket.data`, which `open` puts there.
+ * A socket that was refused has none, and its `close` says nothing.
  */
 export const socketEvents = {
   data(socket: BunSocket, chunk: Uint8Array): void {

@@ -35,7 +35,10 @@ describe("quiet time", () => {
 });
 
 describe("an idle peer", () => {
-  /** A peer that was sent 100 bytes, and then looked at ten times in a second. @param taken what it acknowledges each time */
+  /**
+   * A peer that was sent 100 bytes, and then looked at ten times in a second.
+   * @param taken what it acknowledges each time
+   */
   function idle(taken: number) {
     const socket = new FakeSocket();
     const { connection } = echoing(socket);

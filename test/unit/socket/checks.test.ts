@@ -1,4 +1,7 @@
-/** What a call is given: flags, timeouts, addresses, packed options. What it cannot do is said before it begins. */
+/**
+ * What a call is given: flags, timeouts, addresses, packed options. What it cannot do is said before it
+ * begins.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { decodeAddress, encodeAddress } from "../../../src/os/address.ts";
@@ -149,7 +152,8 @@ describe("an argument", () => {
 test.skipIf(!hasProc)(
   "no descriptor of ours is inherited by a program that is started: close-on-exec",
   async () => {
-    // Bun's own spawn closes what it does not pass on; others in the process, such as a native library, do not.
+    // Bun's own spawn closes what it does not pass on; others in the process, such as a native library, do
+    // not.
     const O_CLOEXEC = 0o2000000;
     const flags = (fd: number): number => {
       const [, octal] = /^flags:\s+(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))!;

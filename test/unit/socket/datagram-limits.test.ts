@@ -1,4 +1,7 @@
-/** What a datagram socket does when something is full, over, or wrong: its queue, the kernel's, its descriptor. */
+/**
+ * What a datagram socket does when something is full, over, or wrong: its queue, the kernel's, its
+ * descriptor.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { readSync } from "node:fs";
 import { DatagramSocket } from "../../../src/socket/datagram.ts";
@@ -101,8 +104,8 @@ test("a socket that is closed during the look-up sends nothing, even if its desc
 });
 
 /**
- * The loopback interface takes every datagram at once, so that a send would never wait on it. One of a pair of Unix
- * datagram descriptors is full when its peer does not read.
+ * The loopback interface takes every datagram at once, so that a send would never wait on it. One of a pair
+ * of Unix datagram descriptors is full when its peer does not read.
  */
 async function full() {
   const [fd, peer] = openPair(AF_UNIX, SOCK_DGRAM, 0);

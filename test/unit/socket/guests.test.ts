@@ -1,4 +1,7 @@
-/** Descriptors that were given, options that stay, names that answer until close(), and slices that keep little alive. */
+/**
+ * Descriptors that were given, options that stay, names that answer until close(), and slices that keep
+ * little alive.
+ */
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import * as socket from "../../../src/socket.ts";

@@ -1,4 +1,6 @@
-/** TLS connections on their way: how long a handshake may take, what ends it, and who gives its place back. */
+/**
+ * TLS connections on their way: how long a handshake may take, what ends it, and who gives its place back.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { backToNow, leap } from "../../support/clock.ts";

@@ -153,7 +153,8 @@ describe("listen and accept", () => {
 
   test("hands the backlog to the kernel", async () => {
     const { listener } = server(7);
-    // For a listener, TCP_INFO's tcpi_sacked (at 28, after eight bytes and five words) is its backlog (tcp(7)).
+    // For a listener, TCP_INFO's tcpi_sacked (at 28, after eight bytes and five words) is its backlog
+    // (tcp(7)).
     if (process.platform !== "linux") return;
     const backlog = () => listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104).readUInt32LE(28);
     expect(backlog()).toBe(7);
@@ -296,7 +297,8 @@ test.skipIf(!hasProc)("ten thousand connects and closes give back descriptors an
   expect(code).toBe(0);
   const left = JSON.parse(stdout.toString());
   expect(left.descriptors).toBe(0);
-  // Twenty tries were between -12 and 22 MB, but for one before the pause (48); a leak of 6 KB each was 68 MB.
+  // Twenty tries were between -12 and 22 MB, but for one before the pause (48); a leak of 6 KB each was 68
+  // MB.
   expect(left.bytes).toBeLessThan(40 << 20);
 });
 

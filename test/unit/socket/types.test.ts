@@ -1,6 +1,6 @@
 /**
- * What the public types promise: `bun check` holds this file. A line under @ts-expect-error must not compile, and if
- * it ever does, the check fails. Nothing here is called: the functions exist for their types alone.
+ * What the public types promise: `bun check` holds this file. A line under @ts-expect-error must not compile,
+ * and if it ever does, the check fails. Nothing here is called: the functions exist for their types alone.
  */
 import { expect, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";

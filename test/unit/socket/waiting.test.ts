@@ -1,4 +1,6 @@
-/** Calls that wait: what is left of those that are over, deadlines far away, and how long a close is patient. */
+/**
+ * Calls that wait: what is left of those that are over, deadlines far away, and how long a close is patient.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { getEventListeners } from "node:events";
 import { readSync } from "node:fs";
@@ -20,7 +22,10 @@ afterEach(() => {
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** A socket with a sendall that the kernel has begun and cannot end, and its peer, a bare descriptor that nobody reads. */
+/**
+ * A socket with a sendall that the kernel has begun and cannot end, and its peer, a bare descriptor that
+ * nobody reads.
+ */
 function stuck() {
   const [fd, peer] = openPair(AF_UNIX, SOCK_STREAM, 0);
   setOption(fd, SOL_SOCKET, SO_SNDBUF, 100_000);
