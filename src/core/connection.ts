@@ -1,10 +1,9 @@
 /**
- * One socket made lossless: bytes that the kernel does not take are kept and sent before anything newer, held
- * bytes are bounded, a FIN never overtakes a byte, and closing twice is closing once. It changes when one of
- * these rules does. What is said on a connection is its handler's business.
+ * One socket made lossless: bytes that the kernel does not take wait and are sent before anything newer, memory is
+ * bounded, a FIN never overtakes a byte, and closing twice is closing once. It changes when one of these rules does.
  *
- * Two kinds of bytes wait here. The ring holds received chunks that were neither taken by the handler nor
- * relayed to the peer. The tail is the rest of the one chunk that the handler gave to write().
+ * Two kinds of bytes wait here: in the ring, received chunks that were neither taken by the handler nor relayed; in the
+ * tail, the rest of the one chunk that the handler gave to write().
  */
 import { osError } from "../os/errors.ts";
 import type { ConnectionHandler } from "./handler.ts";
@@ -12,21 +11,13 @@ import { freeChunk, type RingBuffer, type RingPool } from "./ring-buffer.ts";
 import { closedTransport, type Transport } from "./transport.ts";
 import { UNITS_PER_VISIT, unitsOf, type Yielded, type TurnBudget } from "./turn-budget.ts";
 
-/**
- * Our direction. Finishing: a FIN follows the held bytes. Shut: our FIN is out, or nothing can be written.
- */
+/** Our direction. "finishing": a FIN follows the held bytes; "shut": it is out, or nothing can be written. */
 type Sending = "open" | "finishing" | "shut";
 
-/**
- * The peer's direction. Stopped: paused, whatever is held. Dropping: input is discarded. Ended: the peer's
- * FIN came.
- */
+/** The peer's direction. "stopped": paused, whatever is held; "dropping": input is discarded; "ended": by a FIN. */
 type Receiving = "open" | "stopped" | "dropping" | "ended";
 
-/**
- * Whether to offer bytes. Full: not until the kernel drains, as long as a tail waits. Yielded: not until our
- * turn.
- */
+/** "full": offer nothing until the kernel drains; "yielded": nothing until our turn. */
 type Kernel = "ready" | "full" | "yielded";
 
 export class Connection implements Yielded {
@@ -64,14 +55,12 @@ export class Connection implements Yielded {
     this.budget = budget;
   }
 
-  /** The descriptor's number; -1 once it is closed, or where the engine does not tell. */
-  get fd(): number {
-    return this.#transport.fd;
+  /** For what only the kernel knows. */
+  get transport(): Transport {
+    return this.#transport;
   }
 
-  /**
-   * Bytes that wait here, in the ring and in the tail: at most the ring's capacity, one chunk and one tail.
-   */
+  /** Bytes in the ring and the tail: at most the ring's capacity, one chunk and one tail. */
   get held(): number {
     const tail = this.#tail === null ? 0 : this.#tail.length - this.#tailOffset;
     return tail + (this.#ring === null ? 0 : this.#ring.held);
@@ -100,16 +89,6 @@ export class Connection implements Yielded {
     return this.held === 0 && this.dropped === 0 && !this.#lost;
   }
 
-  /** Bytes from the peer that wait in the kernel; 0 where the kernel does not tell. */
-  get unread(): number {
-    return this.#transport.unread();
-  }
-
-  /** Bytes that the kernel took and the peer has not acknowledged; 0 where the kernel does not tell. */
-  get unacknowledged(): number {
-    return this.#transport.unacknowledged();
-  }
-
   /** Whether the peer's FIN has reached the kernel at least: nothing follows the unread bytes. */
   get peerFinished(): boolean {
     return this.#receiving === "ended" || this.#transport.peerFinished();
@@ -117,21 +96,13 @@ export class Connection implements Yielded {
 
   // Commands.
 
-  /**
-   * From now on another handler receives the events: for a header that is read before the connection is
-   * served.
-   * @param rest bytes of a chunk that the old handler did not use; the new one receives them at once
-   */
+  /** Gives the events to another handler, and at once the rest of a chunk: for a header that is read first. */
   handOver(handler: ConnectionHandler, rest: Uint8Array): void {
     this.#handler = handler;
     if (rest.length > 0 && !this.closed) handler.onData(this, rest);
   }
 
-  /**
-   * Sends a received chunk back, by reference. The ring keeps what the kernel does not take. The caller gives
-   * the chunk away: once sent, its memory may be freed.
-   * @param limit maximum bytes per write
-   */
+  /** Sends a chunk back by reference, then frees it; the ring keeps the rest. @param limit bytes per write */
   relay(chunk: Uint8Array, limit: number): void {
     const length = chunk.length;
     if (this.#ring === null && this.#kernel === "ready" && length <= limit && !this.budget.exhausted) {
@@ -139,18 +110,16 @@ export class Connection implements Yielded {
       this.budget.spend(unitsOf(length));
       if (sent === length) {
         this.sent += length;
-        freeChunk(chunk);
-        return;
+        return freeChunk(chunk);
       }
       if (sent < 0) return this.#failWrite();
       this.#kernel = "full";
       this.sent += sent;
       this.#relaying = true;
-      this.#push(chunk, sent);
-      return;
+      return this.hold(chunk, sent);
     }
     this.#relaying = true;
-    this.#push(chunk, 0);
+    this.hold(chunk);
     this.relayHeld(limit);
   }
 
@@ -181,19 +150,21 @@ export class Connection implements Yielded {
     this.budget.wait(this);
   }
 
-  /**
-   * Keeps a received chunk, by reference, until take() hands it out.
-   * @param offset where the kept part begins
-   */
+  /** Keeps a received chunk, by reference, until take(). @param offset where the kept part begins */
   hold(chunk: Uint8Array, offset = 0): void {
-    this.#push(chunk, offset);
+    if (this.closed) return;
+    // A chunk in spite of the pause means that the peer has reset: Bun hands over the kernel's whole buffer,
+    // megabytes, before it reports the reset. Nobody is left to send it to, and the ring must not take it.
+    if (this.#paused) {
+      this.#lost = true;
+      freeChunk(chunk);
+      return this.abort(osError({ code: "ECONNRESET", syscall: "recv" }));
+    }
+    (this.#ring ??= this.#rings.borrow()).push(chunk, offset);
+    this.#pauseIfFull();
   }
 
-  /**
-   * Takes the oldest held bytes out of the ring, without a copy; after the close, too.
-   * @param size maximum bytes, at least 1
-   * @returns 1 to size bytes of one chunk, or undefined when the ring is empty
-   */
+  /** @returns the oldest 1 to size held bytes, uncopied; undefined without any. After the close, too. */
   take(size: number): Uint8Array | undefined {
     const ring = this.#ring;
     if (ring === null) return undefined;
@@ -205,34 +176,23 @@ export class Connection implements Yielded {
   /** Puts bytes that take() gave back, before all that is held. */
   putBack(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
-    const ring = (this.#ring ??= this.#rings.borrow());
-    ring.unshift(bytes);
+    (this.#ring ??= this.#rings.borrow()).unshift(bytes);
     this.#pauseIfFull();
   }
 
-  /**
-   * Gives the kernel one chunk; the rest waits as the tail, by reference.
-   * @throws Error while a tail waits, or after our FIN: ask `writable` first
-   */
+  /** Sends one chunk; the rest waits as the tail, by reference. @throws Error unless `writable` */
   write(chunk: Uint8Array): void {
     if (this.closed) return;
     if (!this.writable)
       throw new Error("write: the previous chunk is still queued, or the connection is shut down");
-    const sent = this.#transport.write(chunk, 0, chunk.length);
-    if (sent < 0) return this.#failWrite();
-    this.sent += sent;
-    if (sent === chunk.length) return;
-    this.#kernel = "full";
     this.#tail = chunk;
-    this.#tailOffset = sent;
-    this.#pauseIfFull();
+    this.#tailOffset = 0;
+    if (!this.#flushTail(chunk)) this.#pauseIfFull();
   }
 
   /**
-   * Offers the kernel one chunk, once, and keeps nothing.
-   * @param offset where in the chunk to begin
-   * @returns the bytes that the kernel took: 0 while earlier ones wait, -1 when the connection is closed for
-   *   writing. If the kernel did not take all, onDrain() follows.
+   * Offers the kernel one chunk from an offset on, once, and keeps nothing. onDrain() follows a short send.
+   * @returns bytes that the kernel took: 0 while earlier ones wait, -1 when closed for writing
    */
   send(chunk: Uint8Array, offset: number): number {
     if (this.#sending === "shut" || this.closed) return -1;
@@ -251,9 +211,8 @@ export class Connection implements Yielded {
   }
 
   /**
-   * Ends gracefully: flushes, sends FIN, discards input until the peer's FIN, closes. The handler still
-   * receives what comes before our FIN is out. If the peer never sends its FIN, the owner has to call
-   * close().
+   * Ends gracefully: flushes, sends FIN, discards input until the peer's FIN, closes. The handler still gets
+   * what comes before our FIN is out. If the peer never sends its FIN, the owner has to call close().
    */
   finish(): void {
     if (this.closed) return;
@@ -262,10 +221,7 @@ export class Connection implements Yielded {
     this.#finishIfFlushed();
   }
 
-  /**
-   * Sends FIN and goes on reading.
-   * @throws Error while a tail waits: ask `writable` first
-   */
+  /** Sends FIN and goes on reading. @throws Error while a tail waits: ask `writable` first */
   shutdown(): void {
     if (this.#sending === "shut" || this.closed) return;
     if (this.#tail !== null) throw new Error("shutdown: the previous chunk is still queued");
@@ -285,22 +241,15 @@ export class Connection implements Yielded {
 
   /** Closes now, without a reset unless the peer still sends. Held bytes are lost. */
   close(): void {
-    const transport = this.#detach();
-    transport.end();
-    this.#notifyClosed(transport, undefined);
+    this.#leave("end", undefined);
   }
 
   /** Closes now, with a reset: the peer learns that bytes may be missing. */
   abort(error: unknown = undefined): void {
-    const transport = this.#detach();
-    transport.terminate();
-    this.#notifyClosed(transport, error);
+    this.#leave("terminate", error);
   }
 
-  /**
-   * Reads nothing more until our FIN is out: what the peer sends now stays in the kernel, where `unread`
-   * counts it.
-   */
+  /** Reads nothing until our FIN is out: what the peer sends stays in the kernel (transport.unread()). */
   stopReading(): void {
     if (this.closed || this.#receiving !== "open") return;
     this.#receiving = "stopped";
@@ -325,8 +274,7 @@ export class Connection implements Yielded {
   onData(chunk: Uint8Array): void {
     if (this.#receiving === "dropping") {
       this.dropped += chunk.length;
-      freeChunk(chunk);
-      return;
+      return freeChunk(chunk);
     }
     if (this.closed) return;
     this.received += chunk.length;
@@ -363,7 +311,7 @@ export class Connection implements Yielded {
   }
 
   onClose(error: unknown): void {
-    this.#notifyClosed(this.#detach(), error);
+    this.#leave(undefined, error);
   }
 
   // Internals.
@@ -393,21 +341,6 @@ export class Connection implements Yielded {
     this.#tail = null;
     this.#resumeIfLow();
     return true;
-  }
-
-  #push(chunk: Uint8Array, offset: number): void {
-    if (this.closed) return;
-    // A chunk in spite of the pause means that the peer has reset: Bun hands over the kernel's whole buffer,
-    // megabytes, before it reports the reset. The ring must not take them, and nobody is left to send them
-    // to.
-    if (this.#paused) {
-      this.#lost = true;
-      freeChunk(chunk);
-      return this.abort(osError({ code: "ECONNRESET", syscall: "recv" }));
-    }
-    const ring = (this.#ring ??= this.#rings.borrow());
-    ring.push(chunk, offset);
-    this.#pauseIfFull();
   }
 
   /** The bytes of memory that this connection keeps alive: whole chunks, in the ring and the tail. */
@@ -451,16 +384,15 @@ export class Connection implements Yielded {
     this.#resumeIfLow();
   }
 
-  /** Nothing may reach the descriptor after the close: its number may belong to another socket by then. */
-  #detach(): Transport {
+  /**
+   * Nothing may reach the descriptor after the close: its number may belong to another socket by then. The
+   * handler is notified once, by the call that finds the real transport.
+   */
+  #leave(by: "end" | "terminate" | undefined, error: unknown): void {
     const transport = this.#transport;
-    this.#transport = closedTransport;
-    return transport;
-  }
-
-  /** Notifies the handler exactly once: only the call that detached the real transport reports the close. */
-  #notifyClosed(transport: Transport, error: unknown): void {
     if (transport === closedTransport) return;
+    this.#transport = closedTransport;
+    if (by !== undefined) transport[by]();
     this.#handler.onClose(this, error);
     this.#tail = null;
   }

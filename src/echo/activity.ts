@@ -45,7 +45,7 @@ export class Activity {
    * kernel may hold megabytes for a slow peer. If so, it is not quiet.
    */
   noteAcknowledged(): boolean {
-    const left = this.connection.unacknowledged;
+    const left = this.connection.transport.unacknowledged();
     // Not the number of bytes that are left: it may be the same again, of later bytes.
     const acknowledged = this.connection.sent - left;
     const progress = left > 0 && acknowledged !== this.#acknowledgedBefore;
@@ -62,7 +62,7 @@ export class Activity {
     if (quietMs === periodMs && quietMs < idleMs) this.noteAcknowledged();
     if (quietMs < idleMs || this.noteAcknowledged()) return;
     if (connection.held > 0) connection.abort(timedOut());
-    else if (connection.unacknowledged === 0) connection.finish();
+    else if (connection.transport.unacknowledged() === 0) connection.finish();
     // A FIN would wait behind what the peer does not read, and what it sends meanwhile would be lost before a
     // clean end. The kernel goes on delivering after the close, and resets a peer that sends.
     else if (quietMs >= idleMs + LINGER_MS) connection.close();
@@ -86,8 +86,9 @@ export class Activity {
       return;
     }
     this.#concludedMs += periodMs;
-    if (this.#concludedMs < graceMs || connection.held > 0 || connection.unacknowledged > 0) return;
-    if (connection.unread > 0) connection.abort(cutShort());
+    if (this.#concludedMs < graceMs || connection.held > 0 || connection.transport.unacknowledged() > 0)
+      return;
+    if (connection.transport.unread() > 0) connection.abort(cutShort());
     else connection.finish();
   }
 
@@ -96,7 +97,7 @@ export class Activity {
    */
   expel(): void {
     const { connection } = this;
-    if (connection.unread > 0 || !connection.complete) connection.abort(cutShort());
+    if (connection.transport.unread() > 0 || !connection.complete) connection.abort(cutShort());
     else connection.close();
   }
 }

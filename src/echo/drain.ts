@@ -65,7 +65,7 @@ export class Drain {
     if (this.#elapsedMs >= this.#timeoutMs) activity.expel();
     else if (connection.lingering) activity.endIfLingering();
     else if (this.#elapsedMs >= this.#concludeMs) activity.conclude(this.#graceMs, DRAIN_PERIOD_MS);
-    else if (quietMs >= QUIET_MS && connection.held === 0 && connection.unacknowledged === 0)
+    else if (quietMs >= QUIET_MS && connection.held === 0 && connection.transport.unacknowledged() === 0)
       connection.finish();
   }
 }

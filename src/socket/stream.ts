@@ -74,7 +74,7 @@ export class Stream implements ConnectionHandler, Role {
 
   /** -1 once the connection is gone, unless both FINs have ended it and close() has not been called. */
   get fd(): number {
-    return this.#connection.closed ? this.#duplicate : this.#connection.fd;
+    return this.#connection.closed ? this.#duplicate : this.#connection.transport.fd;
   }
 
   /** Settles when the descriptor is gone. */

@@ -46,7 +46,7 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "the rest of a short write is dropped",
     file: "core/connection.ts",
-    text: "this.#push(chunk, sent);",
+    text: "this.hold(chunk, sent);",
     becomes: "",
   },
   {
@@ -94,8 +94,8 @@ export const CONNECTION_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "closing twice is told twice",
     file: "core/connection.ts",
-    text: "if (transport === closedTransport) return;\n    this.#handler.onClose(this, error);",
-    becomes: "this.#handler.onClose(this, error);",
+    text: "if (transport === closedTransport) return;",
+    becomes: "",
   },
   {
     breaks: "after the close, the socket is still used",

@@ -17,13 +17,13 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a stop sends FIN to a peer for which bytes are held, and closes",
     file: "echo/drain.ts",
-    text: "else if (quietMs >= QUIET_MS && connection.held === 0 && connection.unacknowledged === 0)\n      connection.finish();",
+    text: "else if (quietMs >= QUIET_MS && connection.held === 0 && connection.transport.unacknowledged() === 0)\n      connection.finish();",
     becomes: "else if (quietMs >= QUIET_MS) connection.close();",
   },
   {
     breaks: "a stop sends FIN after what a peer has not read, and drops what it sends then",
     file: "echo/drain.ts",
-    text: " && connection.unacknowledged === 0)",
+    text: " && connection.transport.unacknowledged() === 0)",
     becomes: ")",
   },
   {
@@ -43,14 +43,14 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "a stop sends FIN to a peer that has sent more than was echoed",
     file: "echo/activity.ts",
-    text: "if (connection.unread > 0) connection.abort(cutShort());\n    else connection.finish();",
+    text: "if (connection.transport.unread() > 0) connection.abort(cutShort());\n    else connection.finish();",
     becomes: "connection.finish();",
   },
   {
     breaks: "a stop resets a peer that has not read what was echoed, before its time is up",
     file: "echo/activity.ts",
-    text: "|| connection.held > 0 || connection.unacknowledged > 0) return;",
-    becomes: "|| connection.held > 0) return;",
+    text: "connection.held > 0 || connection.transport.unacknowledged() > 0)\n      return;",
+    becomes: "connection.held > 0)\n      return;",
   },
   {
     breaks: "a stop does not wait for what is under way when it stops reading",
@@ -67,7 +67,7 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "at the end of a stop everybody is closed, though bytes are held",
     file: "echo/activity.ts",
-    text: "if (connection.unread > 0 || !connection.complete) connection.abort(cutShort());\n    else connection.close();",
+    text: "if (connection.transport.unread() > 0 || !connection.complete) connection.abort(cutShort());\n    else connection.close();",
     becomes: "connection.close();",
   },
   {
@@ -91,13 +91,13 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "an idle peer is closed though bytes are held for it",
     file: "echo/activity.ts",
-    text: "if (connection.held > 0) connection.abort(timedOut());\n    else if (connection.unacknowledged === 0) connection.finish();",
-    becomes: "if (connection.unacknowledged === 0) connection.close();",
+    text: "if (connection.held > 0) connection.abort(timedOut());\n    else if (connection.transport.unacknowledged() === 0) connection.finish();",
+    becomes: "if (connection.transport.unacknowledged() === 0) connection.close();",
   },
   {
     breaks: "an idle peer gets a FIN after what it has not read",
     file: "echo/activity.ts",
-    text: "else if (connection.unacknowledged === 0) connection.finish();",
+    text: "else if (connection.transport.unacknowledged() === 0) connection.finish();",
     becomes: "else if (quietMs < idleMs + LINGER_MS) connection.finish();",
   },
   {
@@ -139,8 +139,8 @@ export const ECHO_MUTATIONS: readonly Mutation[] = [
   {
     breaks: "an idle peer is closed at once: what the kernel holds for it is lost if it sends",
     file: "echo/activity.ts",
-    text: "else if (connection.unacknowledged === 0) connection.finish();",
-    becomes: "else if (connection.unacknowledged === 0) connection.close();",
+    text: "else if (connection.transport.unacknowledged() === 0) connection.finish();",
+    becomes: "else if (connection.transport.unacknowledged() === 0) connection.close();",
   },
   {
     breaks: "a stop does not wait until a peer is quiet",
