@@ -1,9 +1,7 @@
 /**
- * One socket made lossless: bytes that the kernel does not take wait and are sent before anything newer, memory is
- * bounded, a FIN never overtakes a byte, and closing twice is closing once. It changes when one of these rules does.
- *
- * Two kinds of bytes wait here: in the ring, received chunks that were neither taken by the handler nor relayed; in the
- * tail, the rest of the one chunk that the handler gave to write().
+ * One socket made lossless: what the kernel does not take is kept and sent before anything newer, memory is
+ * bounded, a FIN never overtakes a byte, closing twice is closing once. It changes when such a rule does.
+ * The ring keeps received chunks that were neither taken nor relayed; the tail is the rest of a write().
  */
 import { osError } from "../os/errors.ts";
 import type { ConnectionHandler } from "./handler.ts";
@@ -11,10 +9,10 @@ import { freeChunk, type RingBuffer, type RingPool } from "./ring-buffer.ts";
 import { closedTransport, type Transport } from "./transport.ts";
 import { UNITS_PER_VISIT, unitsOf, type Yielded, type TurnBudget } from "./turn-budget.ts";
 
-/** Our direction. "finishing": a FIN follows the held bytes; "shut": it is out, or nothing can be written. */
+/** "finishing": a FIN follows the held bytes; "shut": it is out, or nothing can be written. */
 type Sending = "open" | "finishing" | "shut";
 
-/** The peer's direction. "stopped": paused, whatever is held; "dropping": input is discarded; "ended": by a FIN. */
+/** "stopped": paused, whatever is held; "dropping": input is discarded; "ended": by the peer's FIN. */
 type Receiving = "open" | "stopped" | "dropping" | "ended";
 
 /** "full": offer nothing until the kernel drains; "yielded": nothing until our turn. */
@@ -96,7 +94,9 @@ export class Connection implements Yielded {
 
   // Commands.
 
-  /** Gives the events to another handler, and at once the rest of a chunk: for a header that is read first. */
+  /**
+   * Gives the events to another handler, and at once the rest of a chunk: for a header that is read first.
+   */
   handOver(handler: ConnectionHandler, rest: Uint8Array): void {
     this.#handler = handler;
     if (rest.length > 0 && !this.closed) handler.onData(this, rest);

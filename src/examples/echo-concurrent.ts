@@ -25,5 +25,5 @@ async function clientthread(conn: socket.Socket): Promise<void> {
 while (true) {
   const [conn, addr] = await s.accept();
   console.log(`Connected with ${addr[0]}:${addr[1]}`);
-  void clientthread(conn).catch(console.error); // A connection that failed is closed, and ends its own task only.
+  void clientthread(conn).catch(console.error); // A failure ends this connection's task only.
 }

@@ -102,7 +102,9 @@ function inText(at: string): boolean {
   return (before.match(/(?<!\\)`/g)?.length ?? 0) % 2 === 1;
 }
 
-/** Functions and methods by the formatter's layout: from a line that opens a block to the brace in its column. */
+/**
+ * Functions and methods by the formatter's layout: from a line that opens a block to the brace in its column.
+ */
 function longFunctions(file: string): string[] {
   const lines = text(file).split("\n");
   return lines.flatMap((line, i) => {
