@@ -1,6 +1,6 @@
 /**
  * The platform's numbers for families, types, levels, options and flags, as its C headers have them. It
- * changes when a platform or a constant is added. A constant that a platform lacks is undefined there.
+ * changes when a platform or a constant is added.
  */
 
 declare const family: unique symbol;
@@ -14,143 +14,16 @@ export type AF_INET6 = Family<"inet6">;
 export type AF_UNIX = Family<"unix">;
 export type AddressFamily = AF_INET | AF_INET6 | AF_UNIX;
 
-const linux = {
-  AF_INET6: 10,
-  SOL_SOCKET: 1,
-  SO_REUSEADDR: 2,
-  SO_TYPE: 3,
-  SO_ERROR: 4,
-  SO_DONTROUTE: 5,
-  SO_BROADCAST: 6,
-  SO_SNDBUF: 7,
-  SO_RCVBUF: 8,
-  SO_KEEPALIVE: 9,
-  SO_OOBINLINE: 10,
-  SO_LINGER: 13,
-  SO_REUSEPORT: 15,
-  SO_RCVLOWAT: 18,
-  SO_SNDLOWAT: 19,
-  SO_RCVTIMEO: 20,
-  SO_SNDTIMEO: 21,
-  SO_ACCEPTCONN: 30,
-  SO_PROTOCOL: 38,
-  SO_DOMAIN: 39,
-  TCP_MAXSEG: 2,
-  TCP_KEEPIDLE: 4,
-  TCP_KEEPINTVL: 5,
-  TCP_KEEPCNT: 6,
-  TCP_FASTOPEN: 23,
-  TCP_USER_TIMEOUT: 18,
-  TCP_INFO: 11,
-  TCP_CORK: 3,
-  TCP_QUICKACK: 12,
-  IPV6_V6ONLY: 26,
-  SOMAXCONN: 4096,
-  MSG_DONTWAIT: 0x40,
-  MSG_NOSIGNAL: 0x4000,
-  EAI_AGAIN: -3,
-  EAI_BADFLAGS: -1,
-  EAI_FAIL: -4,
-  EAI_FAMILY: -6,
-  EAI_MEMORY: -10,
-  EAI_NODATA: -5,
-  EAI_NONAME: -2,
-  EAI_SERVICE: -8,
-  EAI_SOCKTYPE: -7,
-  SO_DEBUG: 1,
-  SO_PRIORITY: 12,
-  SO_PASSCRED: 16,
-  SO_PEERCRED: 17,
-  SO_BINDTODEVICE: 25,
-  SO_PEERSEC: 31,
-  SO_PASSSEC: 34,
-  SO_MARK: 36,
-  SO_INCOMING_CPU: 49,
-  TCP_SYNCNT: 7,
-  TCP_LINGER2: 8,
-  TCP_DEFER_ACCEPT: 9,
-  TCP_WINDOW_CLAMP: 10,
-  TCP_CONGESTION: 13,
-  TCP_NOTSENT_LOWAT: 25,
-  EAI_ADDRFAMILY: -9,
-  EAI_OVERFLOW: -12,
-  EAI_SYSTEM: -11,
-  /** Flags of socket(2) itself. */
-  SOCK_NONBLOCK: 0o4000,
-  SOCK_CLOEXEC: 0o2000000,
-};
-
-const darwin: { [Name in keyof typeof linux]: number | undefined } = {
-  AF_INET6: 30,
-  SOL_SOCKET: 0xffff,
-  SO_REUSEADDR: 0x4,
-  SO_TYPE: 0x1008,
-  SO_ERROR: 0x1007,
-  SO_DONTROUTE: 0x10,
-  SO_BROADCAST: 0x20,
-  SO_SNDBUF: 0x1001,
-  SO_RCVBUF: 0x1002,
-  SO_KEEPALIVE: 0x8,
-  SO_OOBINLINE: 0x100,
-  SO_LINGER: 0x80,
-  SO_REUSEPORT: 0x200,
-  SO_RCVLOWAT: 0x1004,
-  SO_SNDLOWAT: 0x1003,
-  SO_RCVTIMEO: 0x1006,
-  SO_SNDTIMEO: 0x1005,
-  SO_ACCEPTCONN: 0x2,
-  SO_PROTOCOL: undefined,
-  SO_DOMAIN: undefined,
-  TCP_MAXSEG: 2,
-  TCP_KEEPIDLE: 0x10,
-  TCP_KEEPINTVL: 0x101,
-  TCP_KEEPCNT: 0x102,
-  TCP_FASTOPEN: 0x105,
-  TCP_USER_TIMEOUT: undefined,
-  TCP_INFO: undefined,
-  TCP_CORK: undefined,
-  TCP_QUICKACK: undefined,
-  IPV6_V6ONLY: 27,
-  SOMAXCONN: 128,
-  MSG_DONTWAIT: 0x80,
-  MSG_NOSIGNAL: undefined,
-  EAI_AGAIN: 2,
-  EAI_BADFLAGS: 3,
-  EAI_FAIL: 4,
-  EAI_FAMILY: 5,
-  EAI_MEMORY: 6,
-  EAI_NODATA: 7,
-  EAI_NONAME: 8,
-  EAI_SERVICE: 9,
-  EAI_SOCKTYPE: 10,
-  SO_DEBUG: 1,
-  SO_PRIORITY: undefined,
-  SO_PASSCRED: undefined,
-  SO_PEERCRED: undefined,
-  SO_BINDTODEVICE: undefined,
-  SO_PEERSEC: undefined,
-  SO_PASSSEC: undefined,
-  SO_MARK: undefined,
-  SO_INCOMING_CPU: undefined,
-  TCP_SYNCNT: undefined,
-  TCP_LINGER2: undefined,
-  TCP_DEFER_ACCEPT: undefined,
-  TCP_WINDOW_CLAMP: undefined,
-  TCP_CONGESTION: undefined,
-  TCP_NOTSENT_LOWAT: 513,
-  EAI_ADDRFAMILY: 1,
-  EAI_OVERFLOW: 14,
-  EAI_SYSTEM: 11,
-  SOCK_NONBLOCK: undefined,
-  SOCK_CLOEXEC: undefined,
-};
-
-// Elsewhere the numbers do not matter: nothing that takes them can be called there.
-const here = (process.platform === "darwin" ? darwin : linux) as typeof linux;
+/**
+ * The number on Linux, and on macOS (untested). Where a platform lacks the constant it is undefined, and calls
+ * refuse that; its type says number, so that those who run on Linux need not check each one.
+ */
+const on = (linux: number, macos?: number): number =>
+  (process.platform === "darwin" ? macos : linux) as number;
 
 export const AF_UNIX = 1 as AF_UNIX;
 export const AF_INET = 2 as AF_INET;
-export const AF_INET6 = here.AF_INET6 as AF_INET6;
+export const AF_INET6 = on(10, 30) as AF_INET6;
 
 export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
@@ -178,66 +51,71 @@ export const INADDR_UNSPEC_GROUP = 0xe0000000;
 export const INADDR_ALLHOSTS_GROUP = 0xe0000001;
 export const INADDR_MAX_LOCAL_GROUP = 0xe00000ff;
 
-export const {
-  SOL_SOCKET,
-  SO_REUSEADDR,
-  SO_TYPE,
-  SO_ERROR,
-  SO_DONTROUTE,
-  SO_BROADCAST,
-  SO_SNDBUF,
-  SO_RCVBUF,
-  SO_KEEPALIVE,
-  SO_OOBINLINE,
-  SO_LINGER,
-  SO_REUSEPORT,
-  SO_RCVLOWAT,
-  SO_SNDLOWAT,
-  SO_RCVTIMEO,
-  SO_SNDTIMEO,
-  SO_ACCEPTCONN,
-  SO_PROTOCOL,
-  SO_DOMAIN,
-  TCP_MAXSEG,
-  TCP_KEEPIDLE,
-  TCP_KEEPINTVL,
-  TCP_KEEPCNT,
-  TCP_FASTOPEN,
-  TCP_USER_TIMEOUT,
-  TCP_INFO,
-  TCP_CORK,
-  TCP_QUICKACK,
-  IPV6_V6ONLY,
-  SOMAXCONN,
-  MSG_DONTWAIT,
-  MSG_NOSIGNAL,
-  EAI_AGAIN,
-  EAI_BADFLAGS,
-  EAI_FAIL,
-  EAI_FAMILY,
-  EAI_MEMORY,
-  EAI_NODATA,
-  EAI_NONAME,
-  EAI_SERVICE,
-  EAI_SOCKTYPE,
-  SO_DEBUG,
-  SO_PRIORITY,
-  SO_PASSCRED,
-  SO_PEERCRED,
-  SO_BINDTODEVICE,
-  SO_PEERSEC,
-  SO_PASSSEC,
-  SO_MARK,
-  SO_INCOMING_CPU,
-  TCP_SYNCNT,
-  TCP_LINGER2,
-  TCP_DEFER_ACCEPT,
-  TCP_WINDOW_CLAMP,
-  TCP_CONGESTION,
-  TCP_NOTSENT_LOWAT,
-  EAI_ADDRFAMILY,
-  EAI_OVERFLOW,
-  EAI_SYSTEM,
-  SOCK_NONBLOCK,
-  SOCK_CLOEXEC,
-} = here;
+export const SOL_SOCKET = on(1, 0xffff);
+
+export const SO_REUSEADDR = on(2, 0x4);
+export const SO_TYPE = on(3, 0x1008);
+export const SO_ERROR = on(4, 0x1007);
+export const SO_DONTROUTE = on(5, 0x10);
+export const SO_BROADCAST = on(6, 0x20);
+export const SO_SNDBUF = on(7, 0x1001);
+export const SO_RCVBUF = on(8, 0x1002);
+export const SO_KEEPALIVE = on(9, 0x8);
+export const SO_OOBINLINE = on(10, 0x100);
+export const SO_LINGER = on(13, 0x80);
+export const SO_REUSEPORT = on(15, 0x200);
+export const SO_RCVLOWAT = on(18, 0x1004);
+export const SO_SNDLOWAT = on(19, 0x1003);
+export const SO_RCVTIMEO = on(20, 0x1006);
+export const SO_SNDTIMEO = on(21, 0x1005);
+export const SO_ACCEPTCONN = on(30, 0x2);
+export const SO_PROTOCOL = on(38);
+export const SO_DOMAIN = on(39);
+export const SO_DEBUG = on(1, 1);
+export const SO_PRIORITY = on(12);
+export const SO_PASSCRED = on(16);
+export const SO_PEERCRED = on(17);
+export const SO_BINDTODEVICE = on(25);
+export const SO_PEERSEC = on(31);
+export const SO_PASSSEC = on(34);
+export const SO_MARK = on(36);
+export const SO_INCOMING_CPU = on(49);
+
+export const TCP_MAXSEG = on(2, 2);
+export const TCP_KEEPIDLE = on(4, 0x10);
+export const TCP_KEEPINTVL = on(5, 0x101);
+export const TCP_KEEPCNT = on(6, 0x102);
+export const TCP_FASTOPEN = on(23, 0x105);
+export const TCP_USER_TIMEOUT = on(18);
+export const TCP_INFO = on(11);
+export const TCP_CORK = on(3);
+export const TCP_QUICKACK = on(12);
+export const TCP_SYNCNT = on(7);
+export const TCP_LINGER2 = on(8);
+export const TCP_DEFER_ACCEPT = on(9);
+export const TCP_WINDOW_CLAMP = on(10);
+export const TCP_CONGESTION = on(13);
+export const TCP_NOTSENT_LOWAT = on(25, 513);
+
+export const IPV6_V6ONLY = on(26, 27);
+
+export const SOMAXCONN = on(4096, 128);
+
+export const MSG_DONTWAIT = on(0x40, 0x80);
+export const MSG_NOSIGNAL = on(0x4000);
+
+export const EAI_AGAIN = on(-3, 2);
+export const EAI_BADFLAGS = on(-1, 3);
+export const EAI_FAIL = on(-4, 4);
+export const EAI_FAMILY = on(-6, 5);
+export const EAI_MEMORY = on(-10, 6);
+export const EAI_NODATA = on(-5, 7);
+export const EAI_NONAME = on(-2, 8);
+export const EAI_SERVICE = on(-8, 9);
+export const EAI_SOCKTYPE = on(-7, 10);
+export const EAI_ADDRFAMILY = on(-9, 1);
+export const EAI_OVERFLOW = on(-12, 14);
+export const EAI_SYSTEM = on(-11, 11);
+
+export const SOCK_NONBLOCK = on(0o4000);
+export const SOCK_CLOEXEC = on(0o2000000);
