@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { listFlags } from "../../src/cli/flags-help.ts";
 import { readFlags, text, UsageError } from "../../src/cli/flags.ts";
 import { MUTATIONS, type Mutation } from "./mutations.ts";
+import { mutated } from "./pattern.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 /**
@@ -103,21 +104,17 @@ function look(copy: string, { file, test }: Mutation): Outcome {
   return { caught, by: caught ? test : `nobody, ${test} neither` };
 }
 
-/** @throws Error when the text is not there exactly once */
-function apply(copy: string, { file, text, becomes }: Mutation): () => void {
-  const path = join(copy, "src", file);
+/** @throws Error when there is not exactly one place for it */
+function apply(copy: string, mutation: Mutation): () => void {
+  const path = join(copy, "src", mutation.file);
   const source = readFileSync(path, "utf8");
-  if (source.split(text).length !== 2) throw new Error(`src/${file} does not have exactly once: ${text}`);
-  writeFileSync(
-    path,
-    source.replace(text, () => becomes),
-  );
+  writeFileSync(path, mutated(source, mutation));
   return () => writeFileSync(path, source);
 }
 
 /** Without a mutation nothing may be seen, or what is seen says nothing of the mutations. */
 function expectClean(copy: string): void {
-  const nothing = { breaks: "nothing", file: "", text: "", becomes: "" };
+  const nothing = { breaks: "nothing", file: "", at: "", text: "", becomes: "" };
   const onBun = { ...nothing, file: "engine/bun/" };
   const tests = new Set(chosen.flatMap(({ test }) => test ?? []));
   const found = [
