@@ -15,8 +15,8 @@ export type AF_UNIX = Family<"unix">;
 export type AddressFamily = AF_INET | AF_INET6 | AF_UNIX;
 
 /**
- * The number on Linux, and on macOS (untested). Where a platform lacks the constant it is undefined, and calls
- * refuse that; its type says number, so that those who run on Linux need not check each one.
+ * The number on Linux, and on macOS (untested). Where a platform lacks the constant it is undefined, and
+ * calls refuse that; its type says number, so that those who run on Linux need not check each one.
  */
 const on = (linux: number, macos?: number): number =>
   (process.platform === "darwin" ? macos : linux) as number;

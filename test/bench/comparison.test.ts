@@ -2,7 +2,8 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { servers, type Server } from "../../bench/servers.ts";
-import { readCommand, turns } from "../../bench/compare.ts";
+import { turns } from "../../bench/compare.ts";
+import { BASELINE, bench, COMPARE, REPORT, resultOf } from "../support/comparison.ts";
 import { until } from "../support/peers.ts";
 import { join } from "node:path";
 import { cases, metrics } from "../../bench/comparison/cases.ts";
@@ -10,83 +11,20 @@ import { page, summaryChart } from "../../bench/comparison/page.ts";
 import {
   agreement,
   cellsOf,
-  FORMAT,
   parseResult,
   resultText,
   shown,
-  type Measurement,
   type Result,
 } from "../../bench/comparison/result.ts";
 import { table } from "../../bench/comparison/table.ts";
-import { Histogram } from "../../bench/histogram.ts";
-import type { LoadResult } from "../../bench/load/result.ts";
 
 setDefaultTimeout(120_000);
-
-const COMPARE = join(import.meta.dir, "../../bench/compare.ts");
-const REPORT = join(import.meta.dir, "../../bench/report.ts");
-const BASELINE = "node:net pipe, Bun";
 
 let directory: string;
 beforeAll(() => {
   directory = mkdtempSync(join(tmpdir(), "ringback-comparison-"));
 });
 afterAll(() => rmSync(directory, { recursive: true }));
-
-async function bench(file: string, ...args: string[]) {
-  const child = Bun.spawn([process.execPath, "run", file, ...args], {
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-  return { stdout, stderr, code };
-}
-
-/** A result of two servers, as if their CPU times a message had been these. */
-function resultOf(
-  ours: readonly number[],
-  theirs: readonly number[],
-  limited = false,
-  late?: string[],
-): Result {
-  const one = cases.find(({ name }) => name === (late === undefined ? "50 x 64 B" : "10,000 a second"))!;
-  const recorded = new Histogram();
-  recorded.record(50_000);
-  const histogram = recorded.toJSON();
-  const measurement = (server: string, cpu: number, i: number): Measurement => ({
-    round: i + 1,
-    server,
-    case: one.name,
-    at: i,
-    firstEchoMs: 30 + i,
-    load: {
-      messagesPerSecond: 1e6 / cpu,
-      latency: { count: 1, p50: cpu * 2, p90: cpu * 5, p99: cpu * 9, p999: cpu * 20 },
-      histogram,
-      generator: { limited },
-      schedule: late === undefined ? null : { late },
-      server: { cpuMicrosPerMessage: cpu, rssPeak: 5e7 },
-    } as unknown as LoadResult,
-  });
-  return {
-    format: FORMAT,
-    date: "2026-11-22T00:00:00.000Z",
-    commit: null,
-    command: "bun run bench",
-    versions: { ringback: "0", bun: "0", node: null },
-    machine: { cpu: "a <cpu> & more", cores: 2, memoryBytes: 1e9, kernel: "k", pinned: null },
-    settings: { rounds: ours.length, seconds: 1, warmup: 1 },
-    baseline: BASELINE,
-    servers: ["ringback", BASELINE].map((name) => ({ name, about: `${name}.`, command: ["x", "{port}"] })),
-    cases: [one],
-    notMeasured: [],
-    measurements: [
-      ...ours.map((cpu, i) => measurement("ringback", cpu, i)),
-      ...theirs.map((cpu, i) => measurement(BASELINE, cpu, i)),
-    ],
-  };
-}
 
 const verdict = (result: Result, metric: string) =>
   cellsOf(result).find((cell) => cell.server === "ringback" && cell.metric.name === metric)!.verdict;
@@ -401,59 +339,4 @@ test("a server that alters a byte is told, is missing in the table, and makes th
   const { measurements } = parseResult(await Bun.file(json).text(), json);
   const failed = measurements.filter((one) => one.error !== undefined);
   expect(failed.map((one) => `${one.case}, ${one.server}`)).toEqual(["1 x 64 B, wrong", "50 x 64 B, wrong"]);
-});
-
-describe("wrong words are refused before anything is measured", () => {
-  for (const [args, why] of [
-    [["--rounds", "0"], `--rounds: "0" is not a whole number from 1 to 99`],
-    [["--rounds", "1.5"], `--rounds: "1.5" is not a whole number`],
-    [["--seconds", "x"], `--seconds: "x" is not a number of seconds from 0.05 to 600`],
-    [["--case", "none"], `--case: there is no case "none"; there are: 1 x 64 B,`],
-    [["--server", "none"], `--server: there is no server "none"; there are: ringback;`],
-    [["--server", "a=b"], "{port}"],
-    [["--server", "ringback=x {port}"], "there are two servers of the name ringback"],
-    [["--json", "/nonexistent/r.json"], "--json: "],
-    [["--nonsense"], "--nonsense"],
-  ] as const) {
-    test(args.join(" "), () => {
-      expect(() => readCommand([...args])).toThrow(why);
-    });
-  }
-
-  test("with exit code 2, and nothing on stdout", async () => {
-    const { stdout, stderr, code } = await bench(COMPARE, "--rounds", "0");
-    expect({ stdout, code }).toEqual({ stdout: "", code: 2 });
-    expect(stderr).toBe('bench: --rounds: "0" is not a whole number from 1 to 99\n');
-  });
-
-  test("and --help is none", async () => {
-    const { stdout, stderr, code } = await bench(COMPARE, "--help");
-    expect({ stderr, code }).toEqual({ stderr: "", code: 0 });
-    for (const one of cases) expect(stdout).toContain(one.name);
-  });
-
-  test("a damaged file is refused by its line", () => {
-    const text = resultText(resultOf([1], [2]));
-    expect(parseResult(text, "r.jsonl").measurements).toHaveLength(2);
-    const lines = text.split("\n");
-    expect(() => parseResult([lines[0], lines[1]!.slice(0, -1)].join("\n"), "r.jsonl")).toThrow(
-      /^r\.jsonl: line 2 is not JSON: /,
-    );
-    expect(() => parseResult(JSON.stringify({ format: FORMAT }), "r.jsonl")).toThrow(
-      'r.jsonl: damaged: its first line has no "date"',
-    );
-    expect(() => parseResult("[]", "r.jsonl")).toThrow("not a result of this benchmark");
-  });
-
-  test("for the report: no file, another file, no result", async () => {
-    expect((await bench(REPORT)).code).toBe(2);
-    expect((await bench(REPORT, "--nonsense")).code).toBe(2);
-    const file = join(directory, "other.jsonl");
-    await Bun.write(file, "{}");
-    const { code, stderr } = await bench(REPORT, file);
-    expect({ code, stderr }).toEqual({
-      code: 1,
-      stderr: `bench:report: ${file}: not a result of this benchmark (its format is undefined, and not "${FORMAT}")\n`,
-    });
-  });
 });

@@ -2,7 +2,12 @@
  * A call on a socket of the library, how it is made, and what its error is named. It changes when a call can
  * be made in another way.
  */
-import { OSError } from "../../src/os/errors.ts";
+import type { AddressFamily } from "../../src/os/constants.ts";
+import { errnoName, OSError } from "../../src/os/errors.ts";
+import type * as socket from "../../src/socket.ts";
+import type { Random } from "../support/random.ts";
+
+export type AnySocket = socket.Socket<AddressFamily>;
 
 /** A signal that counts who listens to it. */
 export class CountedAbort {
@@ -65,3 +70,58 @@ export interface Given {
 /** The code of what an OSError, or the name of what an aborted call, says. */
 export const nameOf = (error: unknown): string =>
   error instanceof OSError ? error.code : error instanceof DOMException ? error.name : Bun.inspect(error);
+
+/** How a world makes its calls: with which deadlines and signals. */
+export class Manners {
+  /** Those that can still be aborted. */
+  readonly signals: CountedAbort[] = [];
+  readonly #random: Random;
+  readonly #pace: number;
+  readonly #timeouts: number;
+  readonly #signalRate: number;
+
+  constructor(random: Random, pace: number) {
+    this.#random = random;
+    this.#pace = pace;
+    this.#timeouts = [0, 0.2, 0.8][random.between(0, 2)]!;
+    this.#signalRate = [0, 0.2, 0.6][random.between(0, 2)]!;
+  }
+
+  next(): Given {
+    const random = this.#random;
+    const timeout = random.chance(this.#timeouts)
+      ? random.chance(0.2)
+        ? 0
+        : random.next() * this.#pace * 5
+      : null;
+    if (!random.chance(this.#signalRate)) return { timeout };
+    let abort = this.signals[random.between(0, this.signals.length)];
+    if (abort === undefined) {
+      abort = new CountedAbort();
+      this.signals.push(abort);
+    }
+    return { timeout, abort };
+  }
+}
+
+/** connect_ex(), which returns as a number what connect() throws. */
+export async function connectEx(sock: AnySocket, address: string, options?: socket.Options): Promise<void> {
+  const errno = await sock.connect_ex(address, options);
+  if (errno !== 0) throw new OSError({ code: errnoName(errno), syscall: "connect" });
+}
+
+/** After close(), every call is EBADF. */
+export function callClosed(sock: AnySocket, fail: (reason: string) => never): void {
+  sock.close();
+  for (const call of [
+    sock.recv(1),
+    sock.send(Buffer.alloc(1)),
+    sock.sendall(Buffer.alloc(1)),
+    sock.accept(),
+  ]) {
+    call.then(
+      () => fail("a call on a closed socket works"),
+      (error: unknown) => nameOf(error) === "EBADF" || fail(`a closed socket says ${nameOf(error)}`),
+    );
+  }
+}

@@ -8,14 +8,14 @@ import type { Socket } from "../../src/socket.ts";
 import type { FakeSocket } from "./fake-bun.ts";
 import type { Author, Endpoint } from "./kernel.ts";
 import { Call, nameOf, type Given, type Kind } from "./library-call.ts";
+import { Received } from "./received.ts";
 import { Runs } from "./runs.ts";
 import { ShadowRing } from "./shadow-ring.ts";
 import type { World } from "./world.ts";
 
 /**
- * After close(): for how long the peer may take nothing of what it is owed, and for how long it may go on
- * behind our FIN. The library may take twice as long: it looks at the first only so often, and begins the
- * second anew when the kernel drains.
+ * After close(): how long the peer may take nothing of what is queued for it, and how long it may go on after
+ * our FIN. The library may take twice as long: it polls for the first, and begins the second anew at a drain.
  */
 const FLUSH_MS = 10_000;
 const LINGER_MS = 2_000;
@@ -42,9 +42,7 @@ export class End implements Author {
   disposed = false;
   finAsked = false;
   readEnded = false;
-  /**
-   * It may be reset by the library: it was refused, or its listener has been closed, or its connect given up.
-   */
+  /** It may be reset by the library: refused, its listener closed, or its connect given up. */
   unwanted = false;
   /** recv() has told the end, or an error. */
   ended = false;
@@ -53,16 +51,11 @@ export class End implements Author {
   readonly #sends: Call[] = [];
   /** Calls that receive, in order. */
   readonly #receiving: { call: Call; judge: () => void }[] = [];
-  /** What has been handed over and not been received yet. */
-  readonly #owed = new Runs();
+  readonly #received = new Received((reason) => this.fail(reason));
   readonly #ring = new ShadowRing();
-  #received = 0;
   /** When a closed socket last got on with what it owes. */
   #progress = { at: 0, sent: -1, owes: false };
   #offered: number;
-  /** The last bytes that were received, and what they are: they must stay what they are. */
-  #last: Buffer | undefined;
-  #lastIs = new Runs();
 
   constructor(world: World, id: number) {
     this.world = world;
@@ -137,11 +130,6 @@ export class End implements Author {
     };
     if (reasons[name] !== true) this.fail(`${call.kind} fails with ${name}, and there is no reason`);
     if (call.kind === "send" && call.taken > 0) this.fail(`send fails, and ${call.taken} bytes went`);
-    if (!call.kind.startsWith("recv") || name !== "ECONNRESET") return;
-    this.ended = true;
-    // A second call may hear of it before the first one, which has the bytes, has settled.
-    if (this.#owed.length > 0 && !call.second)
-      this.fail(`a reset, and ${this.#owed.length} bytes have not been received`);
   }
 
   recv(size: number, given: Given, inGap = false): void {
@@ -178,7 +166,11 @@ export class End implements Author {
       judged.judge = () => resolved(value);
       next();
     };
-    this.follow(call, promise, got, next);
+    const failed = (error: unknown): void => {
+      judged.judge = () => this.#gotError(error);
+      next();
+    };
+    this.follow(call, promise, got, failed);
   }
 
   #make(kind: Kind, size: number, given: Given): Call {
@@ -197,16 +189,15 @@ export class End implements Author {
     if (this.closed)
       this.fail(`${call.kind} gives ${bytes.length} bytes of a socket that was closed meanwhile`);
     if (bytes.length === 0) return this.#gotEnd();
-    if (this.readEnded) this.fail(`${bytes.length} bytes behind the end`);
-    if (this.#last !== undefined && !this.#lastIs.begins(this.#last, 0, this.#last.length)) {
-      this.fail("bytes have changed since they were received");
-    }
-    if (!this.#owed.begins(bytes, 0, bytes.length))
-      this.fail(`${bytes.length} bytes that are not what comes next`);
-    this.#last = bytes;
-    this.#lastIs = new Runs();
-    this.#owed.moveTo(this.#lastIs, bytes.length);
-    this.#received += bytes.length;
+    if (this.readEnded) this.fail(`${bytes.length} bytes after the end`);
+    this.#received.given(bytes);
+  }
+
+  /** A reset is reported after all bytes that came before it. */
+  #gotError(error: unknown): void {
+    if (nameOf(error) !== "ECONNRESET") return;
+    this.ended = true;
+    this.#received.ended("a reset");
   }
 
   #gotEnd(): void {
@@ -214,7 +205,7 @@ export class End implements Author {
     this.ended = true;
     if (before || this.readEnded) return;
     const { fin, incoming, errorTold, error, read, peer } = this.endpoint!;
-    if (this.#owed.length > 0) this.fail(`the end, and ${this.#owed.length} bytes have not been received`);
+    this.#received.ended("the end");
     // A write has been told of the reset, and Bun tells an end.
     if (error !== "" && errorTold) return;
     if (!fin || incoming.length > 0) this.fail("the end, and the peer has not ended");
@@ -258,7 +249,7 @@ export class End implements Author {
 
   #readNoMore(): void {
     this.readEnded = true;
-    this.#owed.drop(this.#owed.length);
+    this.#received.forget();
   }
 
   close(how: "close" | "async dispose" | "dispose"): void {
@@ -286,7 +277,7 @@ export class End implements Author {
   delivered(queue: Runs, size: number): void {
     // What Bun hands over in spite of a pause is lost with the connection: the peer has reset it.
     if (this.readEnded || this.fake!.paused) return;
-    queue.copyTo(this.#owed, size);
+    this.#received.handed(queue, size);
     this.#ring.push(size);
   }
 
@@ -399,10 +390,9 @@ export class End implements Author {
     }
     const ring = this.#ring;
     if (received !== ring.came) this.fail(`received is ${received}, and ${ring.came} came`);
-    if (received !== this.#received + held) {
-      this.fail(`${received} came, ${this.#received} have been received, ${held} are held`);
-    }
-    ring.advance(this.#received);
+    const { count } = this.#received;
+    if (received !== count + held) this.fail(`${received} came, ${count} were received, ${held} are held`);
+    ring.advance(count);
     if (!bunPaused && ring.full(RING)) this.fail("full, and not paused");
     if (bunPaused && ring.low(RING)) this.fail("low, and still paused");
   }

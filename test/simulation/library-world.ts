@@ -2,12 +2,10 @@
  * The socket library among itself: listeners, clients, accepted sockets and pairs, each of which makes
  * whatever call comes to the seed's mind. It changes when the library has another call.
  */
-import type { AddressFamily } from "../../src/os/constants.ts";
-import { errnoName } from "../../src/os/errors.ts";
 import * as socket from "../../src/socket.ts";
 import type { Endpoint } from "./kernel.ts";
 import type { FakeSocket } from "./fake-bun.ts";
-import { Call, CountedAbort, nameOf, type Given } from "./library-call.ts";
+import { Call, callClosed, connectEx, Manners, type AnySocket, type CountedAbort } from "./library-call.ts";
 import { End } from "./library-end.ts";
 import type { Runs } from "./runs.ts";
 import { Server } from "./library-server.ts";
@@ -15,23 +13,13 @@ import { Dice, World } from "./world.ts";
 
 const NOBODY_LISTENS = 29_999;
 
-type AnySocket = socket.Socket<AddressFamily>;
-
-/** connect_ex(), which tells by a number what connect() throws. */
-async function connectEx(sock: AnySocket, address: string, options?: socket.Options): Promise<void> {
-  const errno = await sock.connect_ex(address, options);
-  if (errno !== 0) throw new socket.OSError({ code: errnoName(errno), syscall: "connect" });
-}
-
 export class LibraryWorld extends World {
   readonly #servers: Server[] = [];
   readonly #ends: End[] = [];
   readonly #byEndpoint = new Map<Endpoint, End>();
-  readonly #signals: CountedAbort[] = [];
   readonly #dice: Dice;
   readonly #largest: number;
-  readonly #timeouts: number;
-  readonly #signalRate: number;
+  readonly #manners: Manners;
   /** How often something comes in the microtasks after a call. */
   readonly #gapRate: number;
   #toConnect: number;
@@ -44,8 +32,7 @@ export class LibraryWorld extends World {
     this.#toConnect = random.between(1, 60);
     this.#atOnce = random.between(1, random.chance(0.3) ? 20 : 6);
     this.#largest = Math.min([20, 2000, 50_000, 1 << 20][random.between(0, 3)]!, this.kernel.capacity * 4);
-    this.#timeouts = [0, 0.2, 0.8][random.between(0, 2)]!;
-    this.#signalRate = [0, 0.2, 0.6][random.between(0, 2)]!;
+    this.#manners = new Manners(random, this.pace);
     this.#gapRate = [0, 0.1, 0.5][random.between(0, 2)]!;
     const some = (most: number): number => (random.chance(0.3) ? 0 : random.next() * most);
     this.#dice = new Dice({
@@ -173,23 +160,6 @@ export class LibraryWorld extends World {
     return server?.closed === false ? server : undefined;
   }
 
-  /** How the next call is made. */
-  #given(): Given {
-    const { random } = this;
-    const timeout = random.chance(this.#timeouts)
-      ? random.chance(0.2)
-        ? 0
-        : random.next() * this.pace * 5
-      : null;
-    if (!random.chance(this.#signalRate)) return { timeout };
-    let abort = this.#signals[random.between(0, this.#signals.length)];
-    if (abort === undefined) {
-      abort = new CountedAbort();
-      this.#signals.push(abort);
-    }
-    return { timeout, abort };
-  }
-
   #connect(): void {
     if (this.#toConnect === 0 || this.#alive >= this.#atOnce) return;
     this.#toConnect--;
@@ -210,7 +180,7 @@ export class LibraryWorld extends World {
 
   #connectTo(end: End, sock: AnySocket): void {
     const port = this.#anyServer()?.port ?? NOBODY_LISTENS;
-    const given = this.#given();
+    const given = this.#manners.next();
     const timeout = given.timeout === 0 ? 1 : given.timeout;
     sock.settimeout(timeout === null ? null : timeout / 1000);
     this.trace.step("end # connects to @", end.id, port);
@@ -240,15 +210,15 @@ export class LibraryWorld extends World {
       if (this.trace.fault !== undefined || end.closed) return;
       for (const call of end.pending) call.raced = true;
       if (abort !== undefined && random.chance(0.5)) {
-        const at = this.#signals.indexOf(abort);
+        const at = this.#manners.signals.indexOf(abort);
         if (at < 0) return;
-        this.#signals.splice(at, 1);
+        this.#manners.signals.splice(at, 1);
         this.trace.note("its signal is aborted in the gap", 0);
         return abort.controller.abort();
       }
       // Before it is connected there is nothing but to close it.
       if (!end.connected) return end.close(random.chance(0.8) ? "close" : "dispose");
-      if (what === "recv") end.recv(random.between(0, 50), this.#given(), true);
+      if (what === "recv") end.recv(random.between(0, 50), this.#manners.next(), true);
       else this.#callOn(end, what);
     };
     const tick = (): void => (left-- > 0 ? queueMicrotask(tick) : act());
@@ -273,7 +243,7 @@ export class LibraryWorld extends World {
 
   #acceptCall(server: Server | undefined): void {
     if (server === undefined || server.end.pending.size > 4) return;
-    const given = this.#given();
+    const given = this.#manners.next();
     const { end, listening } = server;
     this.trace.step("accept on # is called", server.port);
     listening.settimeout(given.timeout === null ? null : given.timeout / 1000);
@@ -303,7 +273,7 @@ export class LibraryWorld extends World {
   }
 
   #abort(): void {
-    const abort = this.#signals.splice(this.random.between(0, this.#signals.length), 1)[0];
+    const abort = this.#manners.signals.splice(this.random.between(0, this.#manners.signals.length), 1)[0];
     if (abort === undefined) return;
     this.trace.step("a signal is aborted, with @ listeners", 0, abort.listeners);
     abort.controller.abort();
@@ -334,33 +304,21 @@ export class LibraryWorld extends World {
     if (!end.connected || what === "closed") return;
     const size = random.chance(0.1) ? 0 : random.between(1, random.chance(0.5) ? 50 : this.#largest);
     const reading = end.waiting("recv", "recv_into");
-    if (what === "recv" && (!reading || random.chance(0.05))) end.recv(size, this.#given());
+    if (what === "recv" && (!reading || random.chance(0.05))) end.recv(size, this.#manners.next());
     else if (what === "recvInto" && !reading) {
-      end.recvInto(Math.max(1, size), this.#given());
+      end.recvInto(Math.max(1, size), this.#manners.next());
       this.#inGap(end);
     } else if ((what === "send" || what === "sendall") && end.pending.size < 6)
-      end.send(what, size, this.#given());
+      end.send(what, size, this.#manners.next());
     else if (what === "shutdownRead") end.shutdown(socket.SHUT_RD);
     else if (what === "shutdownWrite") end.shutdown(socket.SHUT_WR);
     else if (what === "shutdownBoth") end.shutdown(socket.SHUT_RDWR);
   }
 
-  /** After close(), every call says so. */
   #callClosed({ sock, id }: End): void {
     if (sock === undefined) return;
     this.trace.step("calls on #, which is closed", id);
-    sock.close();
-    for (const call of [
-      sock.recv(1),
-      sock.send(Buffer.alloc(1)),
-      sock.sendall(Buffer.alloc(1)),
-      sock.accept(),
-    ]) {
-      call.then(
-        () => this.fail("a call on a closed socket works"),
-        (error: unknown) => nameOf(error) === "EBADF" || this.fail(`a closed socket says ${nameOf(error)}`),
-      );
-    }
+    callClosed(sock, (reason) => this.fail(reason));
   }
 
   get #alive(): number {
@@ -426,7 +384,7 @@ export class LibraryWorld extends World {
   }
 
   judge(): void {
-    for (const { listeners } of this.#signals) {
+    for (const { listeners } of this.#manners.signals) {
       if (listeners !== 0) this.fail(`${listeners} listeners are left on a signal`);
     }
     for (const { end } of this.#servers) if (end.pending.size > 0) this.fail("an accept waits for ever");

@@ -1,9 +1,9 @@
 /**
- * Finds the place of a mutation in the source by its method and a pattern, so that the renaming of a field or a local, a
- * new line break or a comment changes nothing. It changes when a pattern can say something else.
+ * Finds the place of a mutation in the source by its method and a pattern, so that the renaming of a field or
+ * a local, a new line break or a comment changes nothing. It changes when a pattern can say something else.
  *
- * A pattern is source text. `$name` in it stands for any identifier, the same one wherever it is repeated, and `#$name`
- * for any private one; white space and comments between two words or signs do not count.
+ * A pattern is source text. `$name` in it stands for any identifier, the same one wherever it is repeated,
+ * and `#$name` for any private one; white space and comments between two words or signs do not count.
  */
 
 /** Strings and templates, numbers, names, private ones and placeholders included, and any other sign. */
@@ -49,7 +49,9 @@ export function regionOf(source: string, name: string): { start: number; end: nu
   return inner;
 }
 
-/** A declaration by the formatter's layout: up to a closing bracket in its own column, or a statement's end. */
+/**
+ * A declaration by the formatter's layout: up to a closing bracket in its own column, or a statement's end.
+ */
 function blockAt(
   source: string,
   from: number,
