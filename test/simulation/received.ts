@@ -1,6 +1,6 @@
 /**
- * The bytes that one end of the library has been handed and has not received yet. It changes when what a receiving call
- * may give does.
+ * The bytes that one end of the library has been handed and has not received yet. It changes when what a
+ * receiving call may give does.
  */
 import { Runs } from "./runs.ts";
 
