@@ -1,6 +1,4 @@
-/**
- * The tutorial's second server with what comes on top of Python's: `for await`, `await using` and `signal`.
- */
+/** The tutorial's second server with what this library adds: `for await`, `await using` and `signal`. */
 import * as socket from "../socket.ts";
 
 const PORT = Number(process.argv[2] ?? 8889);

@@ -1,7 +1,4 @@
-/**
- * The tutorial's first server: one client after the other, one reply for each. A client that sends nothing
- * ends it.
- */
+/** The tutorial's first server: one client after the other, one reply each. An empty client ends it. */
 import * as socket from "../socket.ts";
 
 const PORT = Number(process.argv[2] ?? 5000);

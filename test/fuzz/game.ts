@@ -1,6 +1,7 @@
 /**
- * A random program of socket calls on two connected ends, and the model that it is checked against: what is received is
- * a prefix of what was sent, and all of it at a graceful end. It changes when the library has another call.
+ * A random program of socket calls on two connected ends, and the model that it is checked against: what is
+ * received is a prefix of what was sent, and all of it at a graceful end. It changes when the library has
+ * another call.
  */
 import { expect } from "bun:test";
 import * as socket from "../../src/socket.ts";

@@ -1,4 +1,6 @@
-/** Arguments of the wrong kind: refused before anything changes, in words that name the call and the argument. */
+/**
+ * Arguments of the wrong kind: refused before anything changes, in words that name the call and the argument.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { closeAll, connection, failure, freeAddress, kept, server } from "../../support/sockets.ts";
