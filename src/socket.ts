@@ -239,7 +239,7 @@ export async function getaddrinfo(
   if (typeof flags === "number" && flags !== 0) {
     throw unsupported("getaddrinfo", `the flags 0x${flags.toString(16)}`);
   }
-  // First: a look-up that has begun would fail with nobody there to be told.
+  // Checked before the look-up begins: nobody would handle its rejection.
   const signal = signalOf("getaddrinfo", flags, options);
   try {
     return await withDeadline("getaddrinfo", resolve(host, port, family, type, proto), null, signal);

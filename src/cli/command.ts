@@ -7,7 +7,7 @@ const DAY = 86_400;
 const INT_MAX = 2 ** 31 - 1;
 const bytes = size({ min: 1, max: 1024 ** 3 });
 
-/** A name that no resolver could know is refused here, so that no message has to show it raw. */
+/** Refuses a name with spaces or control characters: no resolver knows it, and no message has to show it. */
 const host: Kind<string> = {
   placeholder: "address",
   expected: "an address or a name",
@@ -78,7 +78,7 @@ export interface ServerOptions extends EchoOptions {
   stats: number;
 }
 
-/** What the command line asks for. */
+/** The result of reading a command line. */
 export type Command = { show: "help" | "version" } | { serve: ServerOptions };
 
 /**

@@ -1,4 +1,4 @@
-/** What --help says of a table of flags. */
+/** --help's text for a table of flags. */
 import type { Flags } from "./flags.ts";
 import { fold } from "./text.ts";
 

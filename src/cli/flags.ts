@@ -5,20 +5,20 @@
 import { parseArgs, type ParseArgsConfig } from "node:util";
 import { printable, shortened } from "./text.ts";
 
-/** A wrong command line, in one sentence that a terminal shows as it is. */
+/** A one-line usage error. Control characters in quoted input are escaped. */
 export class UsageError extends Error {
   constructor(message: string, options?: ErrorOptions) {
     super(printable(message), options);
   }
 }
 
-/** How the value of a flag is written. */
+/** The kind of value that a flag takes. */
 export interface Kind<T> {
   /** Stands for the value in --help. */
   readonly placeholder: string;
-  /** What the value has to be, after "is not". */
+  /** Completes the error "... is not": "a whole number from 1 to 9". */
   readonly expected: string;
-  /** @returns undefined for a text that is no such value */
+  /** @returns undefined for any other text */
   read(text: string): T | undefined;
 }
 
@@ -55,7 +55,7 @@ interface Range {
 
 interface NumberRange extends Range {
   placeholder?: string;
-  /** What is counted, in the plural. */
+  /** The unit, in the plural: "connections". */
   unit?: string;
 }
 
@@ -112,7 +112,7 @@ export const choice = <const T extends string>(names: readonly T[]): Kind<T> => 
   read: (text) => names.find((name) => name === text),
 });
 
-/** The text of a variable that stands in for a flag, and the name by which an error calls it. */
+/** The value of an absent flag from elsewhere, and the name for it in an error: "PORT". */
 export interface Fallback {
   from: string;
   text: string;
@@ -121,7 +121,7 @@ export interface Fallback {
 interface Program<F extends Flags> {
   /** How the program was started, for the hint at --help in an error. */
   name: () => string;
-  /** Gets the arguments that are not flags. Without it there are none. */
+  /** Receives the arguments that are not flags; without it they are refused. */
   operands?: string[];
   fallbacks?: { [Name in keyof F]?: Fallback | undefined };
 }
@@ -142,7 +142,7 @@ export function readFlags<const F extends Flags>(
     if (texts.length === 0 && preset !== undefined) texts.push({ from: `--${name}`, text: preset });
     if (kind === undefined) values[name] = texts.length > 0;
     else {
-      // An earlier one that a later one replaces must be right as well.
+      // A later value replaces an earlier one, which must be valid all the same.
       const all = texts.map((one) => readValue(kind, one));
       values[name] = multiple ? all : all.at(-1);
     }

@@ -1,4 +1,4 @@
-/** What --help and --version show. They are loaded only when asked for: a start does not pay for them. */
+/** The texts of --help and --version, in a file of their own so that a normal start does not load them. */
 import { version } from "../../package.json";
 import { FLAGS } from "./command.ts";
 import { listFlags, listRows } from "./flags-help.ts";

@@ -21,7 +21,7 @@ const EXIT_USAGE = 2;
 
 /** After how many rows of statistics the header comes again. */
 const HEADER_EVERY = 20;
-/** When a stop has taken over the connections that the kernel had accepted before it. */
+/** After this time, a stop has accepted the connections that were waiting in the kernel. */
 const TAKEN_OVER_MS = 20;
 
 /** Runs the program to its end, or until it serves. */
@@ -35,7 +35,7 @@ export async function main(): Promise<void> {
     const { helpText, versionText } = await import("./help.ts");
     writeSync(1, command.show === "help" ? helpText(program()) : versionText());
   } catch (error) {
-    // Without a code it is an internal error, whose trace is wanted.
+    // An error without a code is internal: show its trace.
     const known = error instanceof UsageError || typeof (error as NodeJS.ErrnoException).code === "string";
     if (!known) throw error;
     say(fold(`ringback: ${(error as Error).message}`));
@@ -81,7 +81,7 @@ function hint({ host, port }: EchoServer): string {
   return fold(`try it in another terminal: nc ${near} ${port}      Ctrl-C stops the server`);
 }
 
-/** The first signal stops gracefully, a later one at once. */
+/** The first signal stops gracefully, a later one immediately. */
 function stopOnSignals(server: EchoServer, drainTimeout: number): void {
   const end = (code: number): never => {
     say(fold(totals(server.figures)));
@@ -115,7 +115,7 @@ function printStatistics(server: EchoServer, seconds: number): void {
 }
 
 /**
- * How the program was started, as a user would type it again.
+ * The command that started the program, as a user would type it.
  * @param file the program's own file
  * @param folder the current folder
  * @param typed what the shell ran (the variable `_`), where it says so: the file of a linked package is

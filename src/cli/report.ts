@@ -1,4 +1,4 @@
-/** What the program says of its work: figures while it runs and at the end, a stop, a start that failed. */
+/** The program's messages: statistics, the totals at the end, a stop, a failed start. */
 import type { EchoOptions, Figures } from "../echo/echo-server.ts";
 import type { OSError } from "../os/errors.ts";
 import type { StopSignal } from "./signals.ts";
@@ -36,7 +36,7 @@ interface Span {
 }
 
 interface Column {
-  /** How many characters it has, with what separates it from the one before. */
+  /** Its width in characters, separator included. */
   width: number;
   meaning: string;
   text: (span: Span) => string;
@@ -45,7 +45,7 @@ interface Column {
 const rate = ({ now, before, seconds }: Span, key: "bytesIn" | "bytesOut"): string =>
   bytesText((now[key] - before[key]) / seconds);
 
-/** All of a row fits into 100 columns. */
+/** A row fits into 100 columns. */
 const COLUMNS: Record<string, Column> = {
   open: { width: 7, meaning: "connections that are open now", text: ({ now }) => `${now.open}` },
   connections: {
@@ -100,7 +100,7 @@ const COLUMNS: Record<string, Column> = {
   },
 };
 
-/** The name of each column of --stats, and what it says. */
+/** The name and the meaning of each column of --stats. */
 export const statsMeanings = (): [name: string, meaning: string][] =>
   Object.entries(COLUMNS).map(([name, { meaning }]) => [name, meaning]);
 
@@ -114,7 +114,7 @@ export const statsRow = (span: Span): string =>
     .map(({ width, text }) => text(span).padStart(width))
     .join("");
 
-/** What a stop waits for, how long, and what ends it now. */
+/** Says what a stop waits for, how long, and what ends it now. */
 export function stopping(signal: StopSignal, open: number, drainTimeout: number): string {
   const now = {
     SIGINT: "press Ctrl-C again to end now",
@@ -124,7 +124,7 @@ export function stopping(signal: StopSignal, open: number, drainTimeout: number)
   return `${signal}: finishing ${plural(open, "connection")}, at most ${drainTimeout} s; ${now[signal]}`;
 }
 
-/** What to do about a start that failed, for the reasons that happen. */
+/** Advice after a failed start, for the usual reasons. */
 export function advice(error: OSError, { host, port }: EchoOptions): string {
   switch (error.code) {
     case "EADDRINUSE":

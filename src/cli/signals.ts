@@ -1,5 +1,5 @@
 /**
- * The signals that stop a program: the first one gracefully, a later one at once.
+ * The signals that stop a program: the first one gracefully, a later one immediately.
  */
 import { isIgnored } from "../os/process.ts";
 
@@ -8,8 +8,8 @@ export type StopSignal = "SIGTERM" | "SIGINT" | "SIGHUP";
 const SIGNALS: readonly StopSignal[] = ["SIGTERM", "SIGINT", "SIGHUP"];
 
 /**
- * Within this time of the first, a signal is the same request: a supervisor signals a whole group, and `bun
- * run` passes it on.
+ * A signal within this time of the first one is the same request: supervisors signal a whole process group,
+ * and `bun run` passes the signal on.
  */
 const SAME_MS = 1_000;
 /** Enough for one turn of the event loop. */
@@ -31,8 +31,8 @@ export function onStopSignals(
     if (stopping) return;
     stopping = true;
     first(signal);
-    // Of a signal that waited while the process was busy or suspended, nobody knows when it came. The second
-    // timer gives it a turn of the event loop in which it is taken for what came in time.
+    // A signal may have waited while the process was busy or suspended. The second timer gives it a turn of
+    // the event loop, in which it still counts as the same request.
     setTimeout(() => void setTimeout(() => void (later = true), TURN_MS).unref(), SAME_MS - TURN_MS).unref();
   };
   // Asked before process.on() changes it.

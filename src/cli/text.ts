@@ -1,11 +1,11 @@
-/** Text for a terminal: lines that fit, quotes that stay short and harmless. */
+/** Text for a terminal: folded lines, short and harmless quotes. */
 
-/** Every line of output fits into so many columns. */
+/** Lines of output have at most this many columns. */
 export const WIDTH = 100;
 
 /**
- * Breaks a text at its spaces into lines that fit; a word that is longer than a line is cut.
- * @param indent what each line after the first begins with
+ * Breaks a text at its spaces into lines that fit; cuts a word that is longer than a line.
+ * @param indent the beginning of each line after the first
  */
 export function fold(text: string, indent = "  ", width = WIDTH): string {
   const lines: string[] = [];
@@ -25,13 +25,13 @@ export function fold(text: string, indent = "  ", width = WIDTH): string {
   return lines.join("\n");
 }
 
-/** Replaces what a terminal would act on, or not show, by its number. */
+/** Escapes control and invisible characters by their number. */
 export const printable = (text: string): string =>
   text.replace(/\p{C}/gu, (one) => `\\u{${one.codePointAt(0)!.toString(16)}}`);
 
 const QUOTED_MAX = 40;
 
-/** The beginning of a text that somebody typed: enough to recognize it. */
+/** The beginning of a user's text: enough to recognize it. */
 export const shortened = (text: string): string =>
   text.length > QUOTED_MAX ? `${text.slice(0, QUOTED_MAX)}…` : text;
 

@@ -71,8 +71,8 @@ export class RingBuffer {
   }
 
   /**
-   * Puts a chunk behind the others, by reference: its bytes must not change while they wait.
-   * @param offset how many of its first bytes are not wanted any more
+   * Appends a chunk, by reference: its bytes must not change while they wait.
+   * @param offset number of leading bytes that are already used
    * @throws RangeError when the ring is full, or when nothing of the chunk is left; the ring is as it was
    */
   push(chunk: Uint8Array, offset = 0): void {
@@ -80,7 +80,7 @@ export class RingBuffer {
     if (!(offset >= 0 && offset < chunk.length)) {
       throw new RangeError(`offset ${offset} is outside the chunk of ${chunk.length} bytes`);
     }
-    // A chunk of which a part is gone can only be the oldest: the ring has one offset, for its head.
+    // Only the oldest chunk can be partly used: the ring has one offset, for its head.
     if (offset > 0 && this.#count > 0)
       throw new RangeError("only the first chunk of a ring can have a used part");
     this.#slots[(this.#first + this.#count) & MASK] = chunk;

@@ -1,6 +1,5 @@
 /**
- * The time that an engine tells, and the calls that it makes later. It changes when a rule needs another kind
- * of call.
+ * An engine's clock and timers. It changes when a rule needs another kind of call.
  */
 
 export interface Timer {

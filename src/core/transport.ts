@@ -9,8 +9,8 @@
  */
 export interface Transport {
   /**
-   * The descriptor's number, for calls that only the kernel answers; -1 once it is closed, or where nobody
-   * tells.
+   * The descriptor's number, for calls that only the kernel answers; -1 once it is closed, or if the engine
+   * does not know.
    */
   readonly fd: number;
   /**
@@ -28,13 +28,13 @@ export interface Transport {
   end(): void;
   /** Closes the descriptor with a reset. */
   terminate(): void;
-  /** Bytes that the kernel took and the peer has not acknowledged; 0 where the kernel does not tell. */
+  /** Bytes that the kernel took and the peer has not acknowledged; 0 if the kernel cannot say. */
   unacknowledged(): number;
-  /** Bytes from the peer that wait in the kernel; 0 where the kernel does not tell. */
+  /** Bytes from the peer that wait in the kernel; 0 if the kernel cannot say. */
   unread(): number;
   /**
-   * Whether the peer's FIN has reached the kernel, though bytes may wait before it; false where it does not
-   * tell.
+   * Whether the peer's FIN has reached the kernel, perhaps after bytes that still wait; false if it cannot
+   * say.
    */
   peerFinished(): boolean;
 }

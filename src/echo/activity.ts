@@ -1,9 +1,9 @@
 /**
- * What one connection has done lately, as one timer for all of them sees it: how long it has been quiet, how
- * long our FIN has been out, and how it is ended because of that. It changes when a reason to end a
- * connection does.
+ * The recent activity of one connection, sampled by one timer for all of them: how long it has been quiet,
+ * how long our FIN has been out, and how it is ended for that. It changes when a reason to end a connection
+ * does.
  *
- * A FIN says that the peer has everything. Where something is missing, what was echoed is delivered first, as
+ * A FIN says that the peer has everything. If something is missing, the echoed bytes are delivered first, as
  * far as time allows, and then the connection is reset.
  */
 import type { Connection } from "../core/connection.ts";
@@ -14,12 +14,12 @@ export const LINGER_MS = 2_000;
 
 export class Activity {
   readonly connection: Connection;
-  /** How long no byte has moved. Of the first period, only a part was seen: it does not count. */
+  /** How long no byte has moved. The first period does not count: only a part of it was seen. */
   quietMs: number;
   #lingeredMs = 0;
   #movedBefore = 0;
   #acknowledgedBefore = 0;
-  /** How long we have read nothing more; undefined while we read. */
+  /** How long reading has been stopped; undefined while we read. */
   #concludedMs: number | undefined;
 
   /** @param periodMs the time between two calls of tick() */
@@ -29,8 +29,8 @@ export class Activity {
   }
 
   /**
-   * Adds the time since the last call. A timer that is late adds its period all the same: a process that was
-   * suspended does not find every peer too old, since it reads what has come before the next call.
+   * Adds one period. A late timer adds no more than that: after a suspension, the process reads its input
+   * before it finds every peer too old.
    */
   tick(ms: number): void {
     const { received, sent, dropped, lingering } = this.connection;
@@ -41,12 +41,12 @@ export class Activity {
   }
 
   /**
-   * Whether the peer has acknowledged something since the last call, though no byte has moved here: the
-   * kernel may hold megabytes for a slow peer. If so, it is not quiet.
+   * Whether the peer has acknowledged bytes since the last call, though none has moved here: the kernel may
+   * hold megabytes for a slow peer. If so, the peer is not quiet.
    */
   noteAcknowledged(): boolean {
     const left = this.connection.transport.unacknowledged();
-    // Not the number of bytes that are left: it may be the same again, of later bytes.
+    // Compare acknowledged bytes, not remaining ones: later bytes may leave the same number.
     const acknowledged = this.connection.sent - left;
     const progress = left > 0 && acknowledged !== this.#acknowledgedBefore;
     this.#acknowledgedBefore = acknowledged;
@@ -58,13 +58,14 @@ export class Activity {
   endIfIdle(idleMs: number, periodMs: number): void {
     const { connection, quietMs } = this;
     if (connection.lingering) return this.endIfLingering();
-    // The baseline for the question below: a peer that takes nothing would otherwise have twice the time.
+    // Take the baseline when the quiet period starts. Taken only at the timeout, there would be nothing to
+    // compare with, and a dead peer would get twice the time.
     if (quietMs === periodMs && quietMs < idleMs) this.noteAcknowledged();
     if (quietMs < idleMs || this.noteAcknowledged()) return;
     if (connection.held > 0) connection.abort(timedOut());
     else if (connection.transport.unacknowledged() === 0) connection.finish();
-    // A FIN would wait behind what the peer does not read, and what it sends meanwhile would be lost before a
-    // clean end. The kernel goes on delivering after the close, and resets a peer that sends.
+    // A FIN would wait behind the bytes that the peer does not read, and input that arrives meanwhile would
+    // be lost before a clean end. After a close, the kernel goes on delivering, and resets a peer that sends.
     else if (quietMs >= idleMs + LINGER_MS) connection.close();
   }
 
@@ -73,9 +74,9 @@ export class Activity {
   }
 
   /**
-   * Ends a peer that goes on, in several calls: first we stop reading; after `graceMs`, when all that was
-   * echoed has been acknowledged, it gets a FIN if that was everything it sent, and a reset if not. A peer
-   * whose FIN has come is served on: what is left of it is finite.
+   * Ends a peer that keeps sending, over several calls: first we stop reading; after `graceMs`, once all
+   * echoed bytes are acknowledged, it gets a FIN if those were all that it had sent, and a reset otherwise. A
+   * peer whose FIN has come is served to its end, which is finite.
    */
   conclude(graceMs: number, periodMs: number): void {
     const { connection } = this;
@@ -93,7 +94,8 @@ export class Activity {
   }
 
   /**
-   * Ends the connection now: with a FIN, behind what the kernel still delivers, only if nothing is missing.
+   * Ends the connection now. The peer gets a FIN, after the bytes that the kernel still delivers, only if
+   * nothing is missing.
    */
   expel(): void {
     const { connection } = this;

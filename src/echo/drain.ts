@@ -1,29 +1,28 @@
 /**
- * A graceful stop, seen from one connection after the other: who gets a FIN, when, and who is reset at the
- * end. It changes when the order of a stop does.
+ * The decisions of a graceful stop, connection by connection: which peer gets a FIN, and when, and which is
+ * reset at the end. It changes when the order of a stop does.
  */
 import type { Time } from "../core/time.ts";
 import { LINGER_MS, type Activity } from "./activity.ts";
 
-/** How often a stop looks at its connections. */
+/** How often a stop polls its connections. */
 export const DRAIN_PERIOD_MS = 50;
 
 /**
- * A peer from which nothing has come for so long has nothing more under way: longer than a long-distance
- * round trip, a first retransmission, or a client that was busy with something else. With 250 ms, clients on
- * a machine with four times as much to do as cores were cut off.
+ * A peer that has been silent for this long has nothing under way: it is longer than a long-distance round
+ * trip, a first retransmission, or a client that was busy with something else. With 250 ms, clients on a
+ * machine with a load of four per core were cut off.
  */
 const QUIET_MS = 1_000;
 
 /**
- * A process shares its core with so many others, at most, before it counts as suspended for a part of the
- * time.
+ * A process that gets less than this fraction of a core counts as suspended for the rest of the time.
  */
 const BUSY_FACTOR = 4;
 
 /**
- * How much of the time between two looks the peers had as well. A process that was suspended has not given it
- * to them; one that was busy has, and has used its CPU.
+ * The share of the time between two polls that counts for the peers. A suspended process could not serve
+ * them; a busy one could, and has used CPU.
  */
 export function servedMs(wallMs: number, cpuMs: number): number {
   return Math.min(wallMs, 2 * DRAIN_PERIOD_MS + BUSY_FACTOR * cpuMs);
@@ -36,7 +35,7 @@ const cpuMs = (): number => {
 
 export class Drain {
   readonly #timeoutMs: number;
-  /** From then on nothing more is read of peers that may go on. */
+  /** From then on, peers that may send more are not read. */
   readonly #concludeMs: number;
   readonly #graceMs: number;
   #elapsedMs = 0;

@@ -1,6 +1,6 @@
 /**
- * The echo service on a listening socket: whom it serves, within which limits, what it counts, and how it
- * stops. It changes when a limit or the order of a stop changes.
+ * The echo service: admission, limits, counters and the stop. It changes when a limit or the order of a stop
+ * changes.
  */
 import { readdirSync } from "node:fs";
 import { addressText } from "../os/address.ts";
@@ -21,12 +21,12 @@ import { Listening } from "./listening.ts";
 import { replyNamed, type ReplyName } from "./reply.ts";
 
 export interface EchoOptions {
-  /** An address, a name, which is all of its addresses, or "" for every interface. */
+  /** An address; a name, for all of its addresses; or "" for every interface. */
   host: string;
   /** 0 to 65535; 0 picks a free one. */
   port: number;
   reply: ReplyName;
-  /** The largest slice that one recv gives, in bytes. Default: raw, the chunk as it came; tutorial, 1024. */
+  /** Maximum bytes per recv. Default: for raw, a whole chunk; for tutorial, 1024. */
   recvSize?: number;
   /** Bytes held for a peer that does not read; one chunk (at most 512 KiB) may come on top. */
   ring: number;
@@ -34,47 +34,46 @@ export interface EchoOptions {
   receiveBuffer?: number;
   /** Connections that the kernel keeps waiting. Default: Bun's own, 512. */
   backlog?: number;
-  /** Default: what the descriptor limit allows, see connectionLimit(). */
+  /** Default: connectionLimit(). */
   maxConnections?: number;
-  /** Seconds after which a peer that moves no byte is closed; 0 never. */
+  /** Closes a peer that moves no byte for this many seconds; 0: never. */
   idleTimeout: number;
   /**
-   * Seconds of silence after which the kernel probes a peer (SO_KEEPALIVE), which is given up after twice the
-   * time; 0 never, at most 32767. Default: 60.
+   * Seconds of silence before the kernel probes a peer (SO_KEEPALIVE) and, after twice the time, gives it up;
+   * 0 to 32767, 0: never. Default: 60.
    */
   keepalive?: number;
-  /** What brings bytes and time. Default: Bun's own sockets. */
+  /** The source of bytes and time. Default: Bun's own sockets. */
   engine?: Engine;
   /** Called when connections cannot be accepted (EMFILE, ENFILE, ENOBUFS), once until they can again. */
   onAcceptError?: (error: OSError) => void;
-  /** Told of an error that is no network error: a defect here. Its connection has been closed. */
+  /** Called with an error that is not the network's, but an internal one. Its connection has been closed. */
   onDefect?: (error: unknown) => void;
 }
 
-/** All numbers count from the start, but for `open` and `held`, which are of now. */
+/** Totals since the start; `open` and `held` are current values. */
 export interface Figures {
   connections: number;
   open: number;
-  /** Reset at once, because maxConnections were open. */
+  /** Reset immediately, because maxConnections were open. */
   refused: number;
   /**
-   * Ended before the kernel had taken an answer to every byte that the peer had sent, or by a fault of the
-   * network other than a reset. A peer that resets when it has everything, as health checks do, is not
-   * broken.
+   * Ended before the kernel had taken the reply to every byte, or by a network error other than a reset. A
+   * peer that has everything and then resets, as health checks do, is not broken.
    */
   broken: number;
   bytesIn: number;
   bytesOut: number;
   bytesCopied: number;
-  /** Sent by peers when we had sent them FIN, at an idle timeout or a stop, and not echoed. */
+  /** Received after our FIN, at an idle timeout or a stop, and not echoed. */
   bytesDropped: number;
   held: number;
 }
 
-/** The least soft limit that is common, for where it cannot be asked. */
+/** The usual soft limit, for a platform that does not report one. */
 const COMMON_DESCRIPTOR_LIMIT = 1024;
 /**
- * How many connections can be open at once, by the descriptor limit less what is open now and some to spare.
+ * Maximum concurrent connections: the descriptor limit, less those open now and a few to spare.
  */
 export function connectionLimit(): number {
   const limit = descriptorLimit() ?? COMMON_DESCRIPTOR_LIMIT;
@@ -85,18 +84,18 @@ function openDescriptors(): number {
   try {
     return readdirSync("/dev/fd").length;
   } catch {
-    // A system without /dev/fd: about as many as Bun opens for itself.
+    // Without /dev/fd: about as many as Bun opens for itself.
     return SPARE_DESCRIPTORS;
   }
 }
 
-/** Shorter than the time after which routers commonly forget a silent connection (a few minutes). */
+/** Routers commonly forget a silent connection after a few minutes. */
 const KEEPALIVE_SECONDS = 60;
-/** What the kernel allows (tcp(7), TCP_KEEPIDLE). */
+/** The kernel's maximum (tcp(7), TCP_KEEPIDLE). */
 const MAX_KEEPALIVE_SECONDS = 32_767;
 
 export class EchoServer {
-  /** Where it listens; of several addresses, the first one. */
+  /** The address that it listens on; of several, the first one. */
   readonly host: string;
   readonly port: number;
 
@@ -105,7 +104,7 @@ export class EchoServer {
   readonly #open = new Map<Connection, Activity>();
   readonly #handler: ConnectionHandler;
   readonly #idleMs: number;
-  /** How often idle connections are looked for. */
+  /** How often connections are polled for idleness. */
   readonly #sweepMs: number;
   readonly #figures = {
     connections: 0,
@@ -122,7 +121,7 @@ export class EchoServer {
 
   /**
    * Starts to listen.
-   * @throws RangeError for an option out of range; OSError when the address cannot be had or the kernel
+   * @throws RangeError for an option out of range; OSError when the address is not available or the kernel
    *   refuses
    */
   static async listen(options: EchoOptions): Promise<EchoServer> {
@@ -208,21 +207,21 @@ export class EchoServer {
   }
 
   /**
-   * Stops listening, and ends every connection without dropping a byte that its peer has sent: it is served
-   * until it has been quiet for a second and has acknowledged everything, then gets a FIN, and is closed at
-   * its own FIN, or two seconds later.
-   * @param timeout seconds to wait for peers that go on. In the last 2 of them (or the last half), nothing
-   *   more is read of these: each gets what was echoed, then a FIN if that was everything it had sent, and a
-   *   reset if not. At the end those for whom bytes are held or missing are reset, the others closed.
-   * @returns when every connection is closed; calling it again gives the same promise
+   * Stops listening, and ends every connection without dropping a byte: a peer is served until it has been
+   * quiet for a second and has acknowledged everything; then it gets a FIN, and is closed at its own FIN, or
+   * two seconds later.
+   * @param timeout seconds to wait for peers that keep sending. In the last 2 of them (or the last half) we
+   *   stop reading: each peer gets the bytes that were echoed, then a FIN if those were all that it had sent,
+   *   and a reset otherwise. At the deadline, peers that miss bytes are reset, and the others closed.
+   * @returns when every connection is closed. Another call returns the same promise
    */
   stop(timeout: number): Promise<void> {
     return (this.#stopping ??= this.#stop(timeout * 1000));
   }
 
   async #stop(timeoutMs: number): Promise<void> {
-    // The connections that the kernel has accepted already may have sent something: one turn of the event
-    // loop lets Bun accept them all. Without it, closing the listener would reset them.
+    // Connections that wait in the kernel may have sent something: one turn of the event loop lets the engine
+    // accept them all. Without it, closing the listener would reset them.
     this.#listening.retry();
     await new Promise<void>((resolve) => this.#engine.time.after(1, resolve, true));
     this.#listening.close();
@@ -241,7 +240,7 @@ export class EchoServer {
     this.#sweeper?.cancel();
   }
 
-  /** One timer looks at all connections. */
+  /** One timer serves all connections. */
   #sweepEvery(periodMs: number, judge: (activity: Activity) => void, before = (): void => undefined): void {
     this.#sweeper?.cancel();
     this.#sweeper = this.#engine.time.every(periodMs, () => {
@@ -271,10 +270,10 @@ function count(
   figures.bytesDropped += dropped;
 }
 
-/** What a peer or the network can cause carries an errno; what does not is ours. */
+/** Errors of peers and the network carry an errno; others are ours. */
 const isNetworkError = (error: unknown): boolean => typeof (error as { errno?: unknown }).errno === "number";
 
-/** A reset that comes behind the peer's FIN is EPIPE in the kernel (tcp_reset). */
+/** After the peer's FIN, the kernel reports a reset as EPIPE (tcp_reset). */
 const isReset = (error: unknown): boolean => {
   const { code } = error as { code?: unknown };
   return code === "ECONNRESET" || code === "EPIPE";

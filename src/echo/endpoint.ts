@@ -1,6 +1,5 @@
 /**
- * What a host stands for: the addresses to listen on. It changes when another way to write a host is
- * understood.
+ * From a host to the addresses to listen on. It changes when another way to write a host is understood.
  */
 import { AF_INET, AF_INET6 } from "../os/constants.ts";
 import { literalHost } from "../os/literal-host.ts";
@@ -13,7 +12,7 @@ export interface Endpoint {
   ip: string;
   /** The number of the interface of a link-local address; 0 for any other. */
   scopeid: number;
-  /** As a person reads it: with its zone. */
+  /** As text, with its zone. */
   host: string;
 }
 
@@ -27,8 +26,8 @@ const URL_START = /^[a-z][a-z\d+.-]*:\/\//i;
 const WITH_PORT = /^(\[[^\]]*\]|[^:[\]]*):(\d*)$/;
 
 /**
- * What is wrong with the text of a host, before any look-up, in words that follow the host; undefined when
- * nothing is.
+ * Checks the text of a host, before any look-up. @returns the mistake, in words that follow the host;
+ * undefined if there is none
  */
 export function hostMistake(host: string): string | undefined {
   const [, name, port] = WITH_PORT.exec(host) ?? [];
@@ -53,12 +52,11 @@ export function hostMistake(host: string): string | undefined {
 const withoutBrackets = (host: string): string => (/^\[.*\]$/.test(host) ? host.slice(1, -1) : host);
 
 /**
- * The addresses that a host stands for, IPv4 first. Where one of several cannot be had on this machine, the
- * others do.
+ * The addresses of a host, IPv4 first. If this machine lacks one of several, the others are used.
  * @param host "" is every interface. An address may be in brackets, have a zone (fe80::1%eth0), or be short
  *   (127.1). A name is looked up as every program on this machine does it (getaddrinfo(3)); one with several
  *   addresses is all of them, as for nginx and sshd: a client that was given the name may try any.
- * @throws OSError EINVAL for what is no host; one with syscall getaddrinfo where the look-up fails
+ * @throws OSError EINVAL for an invalid host; with syscall getaddrinfo if the look-up fails
  */
 export async function endpointsOf(host: string): Promise<readonly Endpoint[]> {
   if (host === "") return EVERY_INTERFACE;

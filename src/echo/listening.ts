@@ -40,17 +40,17 @@ export interface ListeningOptions {
   failing?: ((error: OSError) => void) | undefined;
 }
 
-/** What Bun asks for where it listens by itself. */
+/** Bun's own default. */
 const DEFAULT_BACKLOG = 512;
-/** How many ports are tried, when the kernel may pick one, until one is free on every address. */
+/** How many ports of the kernel's choice are tried until one is free on every address. */
 const PORT_TRIES = 20;
 /**
- * Probes that stay without an answer until the peer is given up. With a fifth of the time between two of
- * them, that is after twice the time in all, and four packets in a row may be lost.
+ * Unanswered probes before a peer is given up. They are a fifth of the idle time apart, which makes twice the
+ * time in all, and four lost packets in a row do no harm.
  */
 const KEEPALIVE_PROBES = 5;
 
-/** A host's address that this machine does not have, or a family that its kernel does not have. */
+/** Whether this machine lacks the address, or its kernel the family. */
 const isElsewhere = (error: unknown): boolean =>
   ["EADDRNOTAVAIL", "EAFNOSUPPORT"].includes((error as OSError).code);
 
@@ -62,8 +62,7 @@ export class Listening {
 
   /**
    * Listens on every address that this machine has; one at least.
-   * @throws OSError, where one of them cannot be had for another reason: a half of what was asked for is an
-   *   error
+   * @throws OSError when an address fails for another reason: half of what was asked for is an error
    */
   constructor(engine: Engine, endpoints: readonly Endpoint[], options: ListeningOptions) {
     const { port, keepalive, backlog = DEFAULT_BACKLOG, open, failing } = options;
@@ -99,7 +98,7 @@ export class Listening {
     for (const acceptor of this.#acceptors) acceptor.retry();
   }
 
-  /** Frees the port, and resets who has not been accepted. */
+  /** Frees the port, and resets connections that were not accepted. */
   close(): void {
     for (const acceptor of this.#acceptors) acceptor.close();
   }
@@ -112,7 +111,7 @@ interface Bound {
 
 const portOf = (fd: number): number => (descriptorName(fd, "getsockname") as [string, number])[1];
 
-/** Descriptors that listen. @throws OSError, and none is left open */
+/** @returns listening descriptors @throws OSError; then none is left open */
 function bindAll(endpoints: readonly Endpoint[], options: ListeningOptions): Bound[] {
   for (let tries = 1; ; tries++) {
     const bound: Bound[] = [];
@@ -167,7 +166,7 @@ function bind({ family, ip, scopeid, host }: Endpoint, port: number, options: Li
 }
 
 /**
- * Whether bind(2) or listen(2) finds a port taken is the kernel's matter: what cannot be done is to listen.
+ * Reports errors of bind(2) as errors of listening: which call finds a port taken is the kernel's affair.
  */
 function naming(address: string, call: () => void): void {
   try {
@@ -177,15 +176,15 @@ function naming(address: string, call: () => void): void {
   }
 }
 
-/** All of it is inherited by what is accepted (on Linux, socket(7) and tcp(7); test/runtime). */
+/** Accepted sockets inherit all of it (on Linux, socket(7) and tcp(7); see test/runtime). */
 function tune(fd: number, keepalive: number): void {
   // A server that has just stopped leaves connections in TIME_WAIT, which would keep the port.
   setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   // Urgent data stays in its place in the stream: otherwise the kernel takes a byte out of it.
   setOption(fd, SOL_SOCKET, SO_OOBINLINE, 1);
   if (keepalive === 0) return;
-  // TCP_USER_TIMEOUT would also bound how long sent bytes stay without an acknowledgement. It ends a peer
-  // that is there and does not read, too (tcp(7), RFC 5482): that one is waited for.
+  // TCP_USER_TIMEOUT would also bound how long sent bytes stay without an acknowledgement. But it also ends a
+  // peer that is alive and does not read (tcp(7), RFC 5482), which we wait for.
   setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
   setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive);
   setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, Math.max(1, Math.floor(keepalive / KEEPALIVE_PROBES)));

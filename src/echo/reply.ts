@@ -1,6 +1,6 @@
 /**
- * What the echo server says: the raw bytes of RFC 862, or the replies of the tutorial's second server. It
- * changes when what is said changes. Both send as much as the peer takes and keep the rest, by reference.
+ * The replies of the echo server: the raw bytes of RFC 862, or those of the tutorial's second server. It
+ * changes when a reply does. Both send as much as the peer takes, and keep the rest by reference.
  */
 import type { Connection } from "../core/connection.ts";
 import { UNITS_PER_VISIT, unitsOf } from "../core/turn-budget.ts";
@@ -14,7 +14,7 @@ export interface Reply {
   onDrain(connection: Connection): void;
 }
 
-/** The bytes that came (RFC 862), in writes of at most recvSize bytes. Copies nothing. */
+/** The received bytes (RFC 862), in writes of at most recvSize bytes. Copies nothing. */
 function raw(recvSize: number): Reply {
   return {
     onOpen() {},

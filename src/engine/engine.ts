@@ -2,9 +2,8 @@
  * The seam between the rules and what brings them bytes and time. It changes when a rule needs something new
  * of every engine.
  *
- * An engine knows no rule. It does not decide who is served, how much is held, who is closed or when. What
- * follows is all that the rules rely on; whoever keeps it is an engine. `bun/` is Bun's own sockets; the
- * simulation has another.
+ * An engine knows no rule. It does not decide who is served, how much is held, who is closed or when. The
+ * rules rely on what follows, and on nothing else. `bun/` is Bun's own sockets; the simulation has another.
  *
  * - **Descriptors.** listen(), connect() and adopt() take a descriptor that is bound or connected by system
  *   calls. It is the caller's until the call returns, or, for connect(), until `open`; then it is the
@@ -17,8 +16,8 @@
  * - **A short write** is followed by onDrain(), once, when the kernel takes bytes again. Nothing else is.
  * - **FIN.** onEnd() is called once, after the last chunk, and closes nothing: the other direction stays open
  *   until shutdown(). When both FINs are out, the engine closes the descriptor and calls onClose(undefined).
- * - **The end.** onClose() is called once, by whoever closes: the peer, the network, or end() and terminate()
- *   before they return. From the moment it is called, no call reaches the descriptor, and no event comes.
+ * - **The end.** onClose() is called once: for the peer, for the network, or by end() and terminate() before
+ *   they return. From the moment it is called, no call reaches the descriptor, and no event comes.
  * - **A throw** of an event is given to abort() of the same connection. The others go on.
  * - **Turns.** All events of a turn come before nextTurn()'s callback, and promises are settled between two
  *   events, never within one. Errors are OSErrors, or what the network is to blame for with a numeric

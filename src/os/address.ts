@@ -1,5 +1,5 @@
 /**
- * Addresses: Python's forms, the kernel's sockaddr, and text, each from the other. No name is looked up here.
+ * Addresses in Python's forms, as the kernel's sockaddr, and as text. No name is looked up here.
  * It changes when a family is added or a form changes.
  */
 import { isUtf8 } from "node:buffer";
@@ -13,13 +13,13 @@ export type Inet6Address = [host: string, port: number, flowinfo: number, scopei
  * byte; "" for a socket without a name.
  */
 export type UnixAddress = string | Uint8Array;
-/** What a call gives back as an address of the family. */
+/** An address of the family, as calls return it. */
 export type Address<F extends AddressFamily = AddressFamily> = F extends AF_INET
   ? InetAddress
   : F extends AF_INET6
     ? Inet6Address
     : UnixAddress;
-/** What a call takes as an address of the family. */
+/** An address of the family, as calls take it. */
 export type AddressLike<F extends AddressFamily> = F extends AF_INET
   ? readonly [host: string, port: number]
   : F extends AF_INET6
@@ -33,7 +33,7 @@ const darwin = process.platform === "darwin";
 const UNIX_PATH_MAX = darwin ? 104 : 108;
 export const SOCKADDR_MAX = 128;
 
-/** An address as a person reads it: host:port, [host]:port, or the path. */
+/** An address as text: host:port, [host]:port, or the path. */
 export function addressText(address: AnyAddressLike): string {
   if (typeof address === "string") return address.replaceAll("\0", "@");
   if (address instanceof Uint8Array) return addressText(Buffer.from(address).toString());
@@ -42,7 +42,7 @@ export function addressText(address: AnyAddressLike): string {
 }
 
 /**
- * Refuses what is no address of the family, before any system call.
+ * Checks an address of the family, before any system call.
  * @throws TypeError for the wrong form; RangeError for a port outside 0..65535
  */
 export function checkAddress(
@@ -83,7 +83,7 @@ export function checkAddress(
   checkWithin(scopeid, 0xffff_ffff, "a scope id", syscall);
 }
 
-/** @throws RangeError for a text that the C library would take for the part before its zero byte */
+/** @throws RangeError for a text with a zero byte, where the C library would stop reading */
 export function checkNoNul(text: string, what: string, syscall: string): void {
   if (text.includes("\0")) throw embeddedNul(what, syscall);
 }
@@ -104,7 +104,7 @@ export function checkPort(port: number, syscall: string): void {
 }
 
 /**
- * The kernel's form (ip(7), ipv6(7), unix(7)); the host is a literal already.
+ * The kernel's form (ip(7), ipv6(7), unix(7)). The host must be a literal address.
  * @throws OSError for a path that is too long
  */
 export function encodeAddress(family: AddressFamily, address: AnyAddressLike): Uint8Array {
@@ -143,7 +143,7 @@ function start(family: number, size: number, fill: (bytes: Uint8Array, view: Dat
 }
 
 /**
- * Python's form of what the kernel tells.
+ * A kernel's address in Python's form.
  * @throws OSError EINVAL when bytes are missing
  */
 export function decodeAddress(bytes: Uint8Array): AnyAddress {
@@ -177,7 +177,7 @@ const illegal = (call: string, text: unknown): OSError =>
     reason: "illegal IP address string",
   });
 
-/** A part of an IPv4 address as inet_aton(3) reads it: decimal, octal after 0, hexadecimal after 0x. */
+/** A part of an IPv4 address, as inet_aton(3) reads it: decimal, octal after 0, hexadecimal after 0x. */
 function partValue(part: string): number {
   if (/^0x[\da-f]+$/i.test(part)) return Number.parseInt(part, 16);
   if (/^0[0-7]*$/.test(part)) return Number.parseInt(part, 8);

@@ -16,7 +16,7 @@ export type AddressFamily = AF_INET | AF_INET6 | AF_UNIX;
 
 /**
  * The number on Linux, and on macOS (untested). Where a platform lacks the constant it is undefined, and
- * calls refuse that; its type says number, so that those who run on Linux need not check each one.
+ * calls refuse that; its type says number, so that a program for Linux need not check each one.
  */
 const on = (linux: number, macos?: number): number =>
   (process.platform === "darwin" ? macos : linux) as number;

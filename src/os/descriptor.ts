@@ -1,6 +1,6 @@
 /**
- * A socket as the kernel has it, by its descriptor: made, bound, connected, named, set and closed by the
- * system calls themselves. It changes when a call is added. Bun adopts the descriptor later, for what waits.
+ * The system calls on a socket's descriptor: make, bind, connect, name, set, close. It changes when a call is
+ * added.
  */
 import { ptr } from "bun:ffi";
 import {
@@ -25,10 +25,10 @@ import {
 import { osError } from "./errors.ts";
 import { throwErrno, lastError, libc, requireLibc } from "./libc.ts";
 
-/** fcntl(2)'s command. Python's module does not have it, so that it is not among the constants. */
+/** A command of fcntl(2). Python's module does not have it, so it is not among the constants. */
 const F_DUPFD_CLOEXEC = process.platform === "darwin" ? 67 : 1030;
 
-/** fcntl(2)'s, the same on Linux and macOS; and the flag of open(2), which is not. */
+/** Commands of fcntl(2), the same on Linux and macOS; and a flag of open(2), which differs. */
 const [F_GETFL, F_SETFL] = [3, 4];
 const O_NONBLOCK = process.platform === "darwin" ? 0x4 : 0x800;
 
@@ -74,11 +74,11 @@ export function listenDescriptor(fd: number, backlog: number): void {
 export function connectDescriptor(fd: number, family: AddressFamily, address: AnyAddressLike): boolean {
   const c = requireLibc("connect");
   const bytes = encodeAddress(family, address);
-  // A descriptor that was given may be set to wait, which would stop the whole process.
+  // A given descriptor may be blocking, which would stop the whole process.
   const code = withFlags(fd, () => (c.connect(fd, ptr(bytes), bytes.length) === 0 ? "" : lastError(c)));
   if (code === "") return true;
   if (code === "EINPROGRESS") return false;
-  // A full queue of a Unix listener is not waited for by the kernel, and says EAGAIN.
+  // The kernel does not wait for a Unix listener's full queue: it returns EAGAIN.
   const reason = code === "EAGAIN" && family === AF_UNIX ? "the listener's queue is full" : undefined;
   throw osError({ code, syscall: "connect", address: addressText(address), reason });
 }
@@ -92,17 +92,16 @@ export function descriptorName(fd: number, which: "getsockname" | "getpeername")
   return decodeAddress(bytes.subarray(0, size[0]));
 }
 
-/** getsockopt(2)'s, on Linux: it answers after a reset, too, when getpeername(2) does not any more. */
+/** For getsockopt(2) on Linux: it still answers after a reset, when getpeername(2) no longer does. */
 const SO_PEERNAME = 28;
 
-/** The address of whoever connected, although it may have reset by now. @throws OSError */
+/** The address of an accepted peer, even if it has reset by now. @throws OSError */
 export function acceptedFrom(fd: number): AnyAddress {
   try {
     return descriptorName(fd, "getpeername");
   } catch (error) {
     if (process.platform !== "linux") throw error;
-    // The kernel refuses to fill more than the address has: its family, which comes first, says how much that
-    // is.
+    // The kernel refuses a buffer larger than the address; the family, which comes first, tells the size.
     const family = getOption(fd, SOL_SOCKET, SO_PEERNAME, 2)[0];
     return decodeAddress(getOption(fd, SOL_SOCKET, SO_PEERNAME, family === AF_INET6 ? 28 : 16));
   }
@@ -128,10 +127,10 @@ export function getOption(fd: number, level: number, option: number, size: numbe
   return bytes.subarray(0, length[0]);
 }
 
-/** The seconds of SO_LINGER (socket(7)); undefined where it is off, or cannot be asked. */
+/** The seconds of SO_LINGER (socket(7)); undefined if it is off or unknown. */
 export function lingerTime(fd: number): number | undefined {
   if (fd < 0 || libc === undefined) return undefined;
-  // struct linger: whether, and how long.
+  // struct linger: on or off, and seconds.
   const linger = new Int32Array(2);
   const length = new Int32Array([8]);
   if (libc.getsockopt(fd, SOL_SOCKET, SO_LINGER, ptr(linger), ptr(length)) !== 0) return undefined;
@@ -139,15 +138,15 @@ export function lingerTime(fd: number): number | undefined {
 }
 
 /**
- * Runs something that leaves O_NONBLOCK set, or needs it, and puts the flag back: it belongs to the open file
- * description, which a given descriptor shares with others. Bun reads and writes with MSG_DONTWAIT, and does
- * not need it.
+ * Runs a function that needs O_NONBLOCK or leaves it set, and restores the flag: it belongs to the open file
+ * description, which a given descriptor may share with other processes. Bun reads and writes with
+ * MSG_DONTWAIT, and does not need it.
  * @throws OSError
  */
 export function withFlags<T>(fd: number, run: () => T): T {
   const c = requireLibc("fcntl");
   const flags = c.fcntl(fd, F_GETFL, 0);
-  // What is no descriptor is the error of what runs.
+  // For an invalid descriptor, the function throws.
   const waits = flags >= 0 && (flags & O_NONBLOCK) === 0;
   if (waits) c.fcntl(fd, F_SETFL, flags | O_NONBLOCK);
   try {
@@ -165,7 +164,7 @@ export function noDelay(fd: number): number | undefined {
   return libc.getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ptr(value), ptr(size)) === 0 ? value[0] : undefined;
 }
 
-/** For a socket that may be gone already, which is no error here. */
+/** Does nothing to a socket that is gone. */
 export function setNoDelay(fd: number, value: number): void {
   flag[0] = value;
   libc?.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ptr(flag), 4);
@@ -173,7 +172,7 @@ export function setNoDelay(fd: number, value: number): void {
 
 const flag = new Int32Array(1);
 
-/** A second descriptor of the same socket, numbered as the first if that is free by then. @throws OSError */
+/** A second descriptor of the same socket, with the lowest free number from `from` on. @throws OSError */
 export function duplicateDescriptor(fd: number, from: number): number {
   const c = requireLibc("fcntl");
   const copy = c.fcntl(fd, F_DUPFD_CLOEXEC, from);
@@ -181,7 +180,7 @@ export function duplicateDescriptor(fd: number, from: number): number {
   return copy;
 }
 
-/** close(2). Its errors say nothing that could be done about: the descriptor is gone in any case. */
+/** close(2). Its errors are ignored: the descriptor is gone in any case. */
 export function closeDescriptor(fd: number): void {
   libc?.close(fd);
 }

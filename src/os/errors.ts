@@ -1,6 +1,6 @@
 /**
- * OSError and its family, as in Python: what a failed call on a socket throws. It says what was tried, on
- * what and why it failed, and carries the same as fields. It changes when what an error says changes.
+ * OSError and its subclasses, as in Python. The message says what was tried, on what, and why it failed; the
+ * fields say the same. It changes when an error says something else.
  */
 import { constants } from "node:os";
 
@@ -9,11 +9,11 @@ export interface OSErrorDetails {
   code: string;
   /** The call that failed: "listen". */
   syscall: string;
-  /** What it was tried on: "127.0.0.1:8101". */
+  /** The address or object of the call: "127.0.0.1:8101". */
   address?: string | undefined;
-  /** Why, where it is known better than from the code. */
+  /** The reason, if more is known than the code says. */
   reason?: string | undefined;
-  /** The number, where it is not errno(3)'s for the code. */
+  /** The number, if it is not the code's in errno(3). */
   errno?: number;
   cause?: unknown;
 }
@@ -21,8 +21,7 @@ export interface OSErrorDetails {
 let wordsOf = (_errno: number): string | undefined => undefined;
 
 /**
- * Gives errors the words of the C library (strerror(3)), as in Python. Without them an error has its code
- * alone.
+ * Sets the source of an error's words: strerror(3), as in Python. Without it, the code stands for them.
  */
 export function setStrerror(its: (errno: number) => string): void {
   wordsOf = its;
@@ -54,15 +53,15 @@ export class OSError extends Error {
   }
 }
 
-/** EAGAIN, EALREADY, EINPROGRESS: it cannot be done without waiting, and the socket is set not to wait. */
+/** EAGAIN, EALREADY, EINPROGRESS: the call would have to wait, and the socket is non-blocking. */
 export class BlockingIOError extends OSError {
   override readonly name = "BlockingIOError";
 }
-/** What the connection errors have in common. */
+/** Base of the connection errors. */
 export class ConnectionError extends OSError {
   override readonly name: string = "ConnectionError";
 }
-/** EPIPE, ESHUTDOWN: written to where nobody reads any more. */
+/** EPIPE, ESHUTDOWN: the connection is closed for writing. */
 export class BrokenPipeError extends ConnectionError {
   override readonly name = "BrokenPipeError";
 }
@@ -74,7 +73,7 @@ export class ConnectionAbortedError extends ConnectionError {
 export class ConnectionRefusedError extends ConnectionError {
   override readonly name = "ConnectionRefusedError";
 }
-/** ECONNRESET: the peer has thrown the connection away. */
+/** ECONNRESET: the peer has reset the connection. */
 export class ConnectionResetError extends ConnectionError {
   override readonly name = "ConnectionResetError";
 }
@@ -105,7 +104,7 @@ export class SSLError extends OSError {
   }
 }
 
-/** What X509_verify_cert(3) says of a certificate, by the name that Bun gives it. */
+/** X509_verify_cert(3)'s results, by the names that Bun gives them. */
 const VERIFY_CODES: Record<string, number> = {
   UNSPECIFIED: 1,
   UNABLE_TO_GET_ISSUER_CERT: 2,
@@ -172,21 +171,21 @@ const FAMILY: Record<string, new (details: OSErrorDetails) => OSError> = {
   ENOENT: FileNotFoundError,
 };
 
-/** The member of the family that the code calls for, as Python chooses it from errno. */
+/** The subclass for the code, as Python chooses it by errno. */
 export function osError(details: OSErrorDetails): OSError {
   return new (FAMILY[details.code] ?? OSError)(details);
 }
 
-/** Of two names for one number, the first in Node's table is errno(3)'s own: EAGAIN, not EWOULDBLOCK. */
+/** If two names share a number, the first one in Node's table is errno(3)'s own: EAGAIN, not EWOULDBLOCK. */
 const NAMES = new Map<number, string>();
 for (const [name, errno] of Object.entries(constants.errno)) if (!NAMES.has(errno)) NAMES.set(errno, name);
 
-/** The name of an error number, whichever sign it came with: 98 and -98 are "EADDRINUSE" on Linux. */
+/** The name of an error number of either sign: 98 and -98 are "EADDRINUSE" on Linux. */
 export const errnoName = (errno: number): string => NAMES.get(Math.abs(errno)) ?? `E${Math.abs(errno)}`;
 
 /**
- * Bun's error, which may lack a code, may carry a negative errno and names the address only now and then, as
- * an OSError of ours. An OSError passes through.
+ * Converts an error of Bun's, which may lack a code or an address and may have a negative errno. An OSError
+ * passes through.
  */
 export function toOSError(error: unknown, syscall: string, address?: string): OSError {
   if (error instanceof OSError) return error;
@@ -209,24 +208,24 @@ export function toOSError(error: unknown, syscall: string, address?: string): OS
   });
 }
 
-/** The reason in an error of OpenSSL's form: "error:1000045c:SSL routines:OPENSSL_internal:REASON". */
+/** The reason in an error message of OpenSSL: "error:1000045c:SSL routines:OPENSSL_internal:REASON". */
 function alertOf(message: unknown): string | undefined {
   const [, reason] = /^error:[\da-f]{8}:SSL routines:[^:]*:(\w+)/.exec(String(message)) ?? [];
   // BoringSSL's names for the two alerts that only TLS 1.3 has; Python shows OpenSSL's.
   return reason?.replace(/^TLSV1_(?=ALERT_(CERTIFICATE_REQUIRED|MISSING_EXTENSION)$)/, "TLSV13_");
 }
 
-/** An error of the TLS protocol, as Python words it. Its number is SSL_ERROR_SSL. */
+/** An error of the TLS protocol, in Python's words. Its number is SSL_ERROR_SSL. */
 function tlsError(reason: string, syscall: string, address: string | undefined, cause: unknown): SSLError {
   const text = `[SSL: ${reason}] ${reason.toLowerCase().replaceAll("_", " ")}`;
   return new SSLError({ code: reason, errno: 1, syscall, address, reason: text, cause });
 }
 
-// What more than one room says.
+// Errors that several rooms throw.
 
 /**
- * The error with the caller's line in its stack. An error of a call that waited was made by an event, far
- * from the caller: in the catch of an async function the stack leads to whoever awaits it.
+ * Adds the caller's line to the stack of an error. An error of a call that waited comes from an event, far
+ * from the caller; in the catch block of an async function the stack leads back to the awaiting caller.
  * @param call the function that the caller called
  */
 export function tracedTo(call: Function, error: unknown): unknown {
@@ -249,11 +248,11 @@ export const busyError = (syscall: string): OSError =>
 export const wouldBlock = (syscall: string, what: string): OSError =>
   osError({ code: "EAGAIN", syscall, reason: `${what}, and the socket is non-blocking` });
 
-/** A value in a message; what somebody gives may have no text. */
+/** String(value) that never throws, for messages. */
 export function safeString(value: unknown): string {
   try {
     return String(value);
   } catch {
-    return "an object without a text";
+    return "[object]";
   }
 }

@@ -1,7 +1,7 @@
 /**
  * The system calls that Bun does not offer, through bun:ffi. It changes when we need another one, or when Bun
- * learns one of these. Where bun:ffi or the C library is not to be had, `libc` is undefined, and a caller
- * either does without (send) or says so (`requireLibc`).
+ * learns one of these. Where bun:ffi or the C library is unavailable, `libc` is undefined; a caller does
+ * without (send) or throws (`requireLibc`).
  */
 import { dlopen, ptr, read } from "bun:ffi";
 import { readFileSync } from "node:fs";
@@ -80,7 +80,7 @@ if (libc !== undefined) setStrerror((errno) => String(libc.strerror(errno)));
 
 export type Libc = NonNullable<typeof libc>;
 
-/** @throws OSError ENOSYS, which names the call, where the C library is not to be had */
+/** @throws OSError ENOSYS, which names the call, where there is no C library */
 export function requireLibc(syscall: string): Libc {
   if (libc !== undefined) return libc;
   const reason = `bun:ffi finds no C library with ${syscall}(2) on ${process.platform}`;

@@ -9,7 +9,7 @@ import { libc } from "./libc.ts";
 /**
  * A variable that the process was started with (getenv(3)). `process.env` also has what Bun has read from a
  * .env file of the current folder, which may belong to anybody.
- * @returns undefined also where the C library is not to be had
+ * @returns undefined also where there is no C library
  */
 export function startVariable(name: string): string | undefined {
   return libc?.getenv(Buffer.from(`${name}\0`))?.toString();

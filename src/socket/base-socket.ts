@@ -217,7 +217,7 @@ export abstract class BaseSocket<F extends AddressFamily> {
   }
 }
 
-/** A C int, of which the kernel may give fewer bytes than four. */
+/** A C int; the kernel may return fewer than four bytes of it. */
 export function readInt(bytes: Uint8Array): number {
   const whole = new Int32Array(1);
   new Uint8Array(whole.buffer).set(bytes.subarray(0, 4));

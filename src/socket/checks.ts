@@ -150,7 +150,7 @@ export function checkGiven(value: unknown, given: boolean, name: string, call: s
   }
 }
 
-/** @throws TypeError for what stands where the trailing options belong, and is none */
+/** @throws TypeError for anything but an object in the place of the options */
 export function checkOptions(options: unknown, call: string): void {
   if (options === undefined || (typeof options === "object" && !Array.isArray(options))) return;
   throw new TypeError(`${call}: the last argument is an object of options, not ${safeString(options)}`);
@@ -161,7 +161,7 @@ export const unsupported = (call: string, what: string): OSError =>
 
 /**
  * The signal, wherever the trailing options stand.
- * @throws TypeError for what is none: a call that waits would find out when it waits already
+ * @throws TypeError unless it is an AbortSignal: a waiting call would find out too late
  */
 export function signalOf(
   call: string,

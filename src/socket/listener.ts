@@ -179,8 +179,8 @@ export class Listener implements Role {
     try {
       stream.peer = acceptedFrom(transport.fd);
     } catch {
-      // It has reset, and this platform does not tell. accept() still returns the connection, whose recv
-      // throws.
+      // The peer has reset, and this platform no longer knows its address. accept() still returns the
+      // connection, whose recv throws.
     }
     return stream;
   }

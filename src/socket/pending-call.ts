@@ -161,7 +161,7 @@ export function withDeadline<T>(
   signal?: AbortSignal,
 ): Promise<T> {
   if (signal?.aborted) {
-    // Nobody is told any more what it comes to.
+    // Its outcome interests nobody now.
     promise.catch(() => undefined);
     return Promise.reject(abortReason(signal));
   }

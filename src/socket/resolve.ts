@@ -142,7 +142,7 @@ export const noLookup = (host: string, syscall: string): gaierror =>
     address: host,
     reason: host.includes("%")
       ? UNKNOWN_ZONE
-      : "a name is not looked up here: give its address, as getaddrinfo() tells it",
+      : "bind() does not look up names: pass an address from getaddrinfo()",
   });
 
 /** The first literal address of the family; literal ones at once. @throws gaierror */

@@ -156,7 +156,7 @@ export class Stream implements ConnectionHandler, Role {
 
   #closeNow(): void {
     if (!this.writer.hasPending) {
-      // A call may have given up what it owed: after what the kernel has taken there is still a FIN to send.
+      // The call that had bytes left may have given up: the FIN is still to be sent.
       return this.#connection.lingering ? this.#connection.close() : this.#finish();
     }
     if (this.#connection.sent === this.#sentAtAlarm) return this.#connection.abort(timedOut());

@@ -195,7 +195,7 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
 
   /**
    * Sends all of it, or fails. The bytes must not be changed before it is done. Calls do not interleave.
-   * @throws as send(); how much was sent by then cannot be told
+   * @throws as send(); the number of bytes sent by then is not known
    */
   sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void>;
   sendall(data: BytesLike): Promise<void> {

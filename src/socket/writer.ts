@@ -137,8 +137,7 @@ export class Writer {
   }
 
   /**
-   * A send of which the kernel has taken nothing promises nothing, and ends at close(); a sendall is
-   * delivered.
+   * close() ends a send() of which the kernel has taken nothing; a sendall() is delivered.
    */
   rejectSends(reason: (call: Call) => OSError): void {
     for (const send of this.#sends) if (send.call === "send") send.reject(reason("send"));

@@ -1,4 +1,4 @@
-/** The time as Bun's event loop tells it. It changes when Bun's timers do. */
+/** Bun's event loop as a clock. It changes when Bun's timers do. */
 import type { Time, Timer } from "../../core/time.ts";
 
 export const bunTime: Time = {

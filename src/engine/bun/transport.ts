@@ -78,8 +78,7 @@ class BunTransport implements Transport {
 
 /**
  * A plain socket that writes small messages by send(2) itself, which costs less CPU per message than Bun's
- * write. What the kernel leaves goes through Bun, which then arms `drain` and tells a full socket from a dead
- * one.
+ * write. Bun writes the rest: it then arms `drain`, and can tell a full socket from a dead one.
  *
  * The descriptor's number is only safe while the socket is open: afterwards it may be somebody else's. Bun
  * clears its own when it closes, before the `close` event; a connection replaces this object by

@@ -214,7 +214,7 @@ describe("the form of an address", () => {
     expect(bound(AF_INET, "127.1")).toBe("127.0.0.1");
     const error = await failure(() => bound(AF_INET, "example.com"));
     expect(error).toBeInstanceOf(socket.gaierror);
-    expect(error.message).toContain("bind example.com: a name is not looked up");
+    expect(error.message).toContain("bind example.com: bind() does not look up names");
   });
 
   test("a path that is too long is ENAMETOOLONG, not a shorter one", async () => {
