@@ -1,9 +1,8 @@
 /**
- * Python's socket module, awaited: `import * as socket from "ringback"`. What blocks in Python returns a
- * promise here; what does not block is synchronous. It changes when that module's surface does. How bytes
- * move is src/core's.
+ * Python's socket module: `import * as socket from "ringback"`. Calls that block in Python return promises;
+ * the others are synchronous. It changes when the module's surface does.
  *
- * Source of all that is not said here: https://docs.python.org/3/library/socket.html
+ * The reference for everything else: https://docs.python.org/3/library/socket.html
  */
 import { hostname } from "node:os";
 import { checkAddress, type Address, type AddressLike, type Inet6Address } from "./os/address.ts";
@@ -91,7 +90,7 @@ function make(
   if (fileno === null) return new Socket(family ?? AF_INET, type ?? SOCK_STREAM, proto ?? 0, null);
   if (checkInt(fileno, "socket") < 0)
     throw new RangeError(`socket: a descriptor is a whole number from 0 on, not ${fileno}`);
-  // Of a given descriptor the kernel knows what it is.
+  // The kernel knows the family and the type of a given descriptor.
   const ask = (option: number | undefined, given: number | undefined, preset: number): number => {
     const known = option !== undefined && readInt(getOption(fileno, k.SOL_SOCKET, option, 4));
     return given ?? (known || preset);
@@ -104,7 +103,7 @@ make.prototype = Socket.prototype;
 /**
  * Makes a socket: a real descriptor (socket(2)). With or without `new`.
  * https://docs.python.org/3/library/socket.html#socket.socket
- * @param fileno a descriptor that is there already; family and type are asked of the kernel
+ * @param fileno an existing descriptor; the kernel tells its family and type
  * @throws OSError; EOPNOTSUPP for SOCK_RAW
  */
 export const socket = make as unknown as SocketConstructor;
@@ -128,7 +127,7 @@ export function socketpair<F extends AddressFamily = AF_UNIX>(
  * Connects to a TCP service: every address of the host in turn; null is this machine.
  * https://docs.python.org/3/library/socket.html#socket.create_connection
  * @param timeout seconds for each try; null for ever; default: the default timeout
- * @param source_address what to bind to before
+ * @param source_address the address to bind to
  * @throws the last try's error; SSLError when the TLS handshake fails
  */
 export async function create_connection(
@@ -185,10 +184,10 @@ export interface ServerOptions {
   backlog?: number;
   /** Sets SO_REUSEPORT, so that other processes can listen there as well. */
   reuse_port?: boolean;
-  /** An IPv6 server that takes IPv4, too; "" then is every interface of both. */
+  /** Makes an IPv6 server accept IPv4, too; "" is then every interface of both. */
   dualstack_ipv6?: boolean;
   /**
-   * TLS for every connection: `{ key, cert }` at least. accept() gives connections whose handshake is done.
+   * TLS for every connection: at least `{ key, cert }`. accept() returns connections whose handshake is done.
    */
   tls?: TLS;
 }
@@ -226,7 +225,7 @@ export function create_server<F extends AddressFamily = AF_INET>(
   }
 }
 
-/** What a host and a port stand for; see Python's. @throws gaierror */
+/** The addresses of a host and a port; see Python's. @throws gaierror */
 export async function getaddrinfo(
   host: string | null,
   port: number | string | null,

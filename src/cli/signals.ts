@@ -1,6 +1,4 @@
-/**
- * The signals that stop a program: the first one gracefully, a later one immediately.
- */
+/** The signals that stop a program: the first one gracefully, a later one immediately. */
 import { isIgnored } from "../os/process.ts";
 
 export type StopSignal = "SIGTERM" | "SIGINT" | "SIGHUP";

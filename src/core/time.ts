@@ -1,6 +1,4 @@
-/**
- * An engine's clock and timers. It changes when a rule needs another kind of call.
- */
+/** An engine's clock and timers. It changes when a rule needs another kind of call. */
 
 export interface Timer {
   /** Calls back no more. Can be called twice, and from the callback itself. */
@@ -8,10 +6,7 @@ export interface Timer {
 }
 
 export interface Time {
-  /**
-   * Milliseconds since some moment in the past, with a fraction. Never goes back, whatever the wall clock
-   * does.
-   */
+  /** Milliseconds since some moment in the past, with a fraction. Never goes back. */
   now(): number;
   /**
    * Calls back once, `ms` milliseconds from now or a little later.

@@ -8,10 +8,7 @@
  * A socket, as its connection uses it. No call blocks, and none but write() and shutdown() touches a byte.
  */
 export interface Transport {
-  /**
-   * The descriptor's number, for calls that only the kernel answers; -1 once it is closed, or if the engine
-   * does not know.
-   */
+  /** The descriptor's number, for system calls; -1 once it is closed, or if unknown. */
   readonly fd: number;
   /**
    * Offers bytes to the kernel, once, and queues nothing. If the kernel does not take all of them, onDrain()
@@ -32,10 +29,7 @@ export interface Transport {
   unacknowledged(): number;
   /** Bytes from the peer that wait in the kernel; 0 if the kernel cannot say. */
   unread(): number;
-  /**
-   * Whether the peer's FIN has reached the kernel, perhaps after bytes that still wait; false if it cannot
-   * say.
-   */
+  /** Whether the peer's FIN has reached the kernel, perhaps after unread bytes; false if unknown. */
   peerFinished(): boolean;
 }
 
@@ -57,10 +51,7 @@ export interface TransportEvents {
 
 const nothing = (): void => undefined;
 
-/**
- * Takes the place of a socket that is closed, so that nothing can reach its descriptor, which may be
- * another's.
- */
+/** Replaces a closed socket: nothing may reach its descriptor, whose number may be another's. */
 export const closedTransport: Transport = {
   fd: -1,
   write: () => -1,

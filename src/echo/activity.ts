@@ -28,10 +28,7 @@ export class Activity {
     this.quietMs = -periodMs;
   }
 
-  /**
-   * Adds one period. A late timer adds no more than that: after a suspension, the process reads its input
-   * before it finds every peer too old.
-   */
+  /** Adds one period, and no more for a late timer: after a suspension, input is read first. */
   tick(ms: number): void {
     const { received, sent, dropped, lingering } = this.connection;
     const moved = received + sent + dropped;
@@ -93,10 +90,7 @@ export class Activity {
     else connection.finish();
   }
 
-  /**
-   * Ends the connection now. The peer gets a FIN, after the bytes that the kernel still delivers, only if
-   * nothing is missing.
-   */
+  /** Ends the connection now: with a FIN if the peer has, or will get, everything; else with a reset. */
   expel(): void {
     const { connection } = this;
     if (connection.transport.unread() > 0 || !connection.complete) connection.abort(cutShort());

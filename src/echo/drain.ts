@@ -15,9 +15,7 @@ export const DRAIN_PERIOD_MS = 50;
  */
 const QUIET_MS = 1_000;
 
-/**
- * A process that gets less than this fraction of a core counts as suspended for the rest of the time.
- */
+/** A process that gets less than this fraction of a core counts as suspended for the rest of the time. */
 const BUSY_FACTOR = 4;
 
 /**

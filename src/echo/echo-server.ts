@@ -1,7 +1,4 @@
-/**
- * The echo service: admission, limits, counters and the stop. It changes when a limit or the order of a stop
- * changes.
- */
+/** The echo service: admission, limits, counters, the stop. It changes when one of these does. */
 import { readdirSync } from "node:fs";
 import { addressText } from "../os/address.ts";
 import { Connection } from "../core/connection.ts";
@@ -72,9 +69,7 @@ export interface Figures {
 
 /** The usual soft limit, for a platform that does not report one. */
 const COMMON_DESCRIPTOR_LIMIT = 1024;
-/**
- * Maximum concurrent connections: the descriptor limit, less those open now and a few to spare.
- */
+/** Maximum concurrent connections: the descriptor limit, less those open now and a few to spare. */
 export function connectionLimit(): number {
   const limit = descriptorLimit() ?? COMMON_DESCRIPTOR_LIMIT;
   return Math.max(0, limit - openDescriptors() - SPARE_DESCRIPTORS);

@@ -1,6 +1,4 @@
-/**
- * From a host to the addresses to listen on. It changes when another way to write a host is understood.
- */
+/** From a host to the addresses to listen on. It changes when another way to write a host is understood. */
 import { AF_INET, AF_INET6 } from "../os/constants.ts";
 import { literalHost } from "../os/literal-host.ts";
 import { osError, type OSError } from "../os/errors.ts";
@@ -26,8 +24,8 @@ const URL_START = /^[a-z][a-z\d+.-]*:\/\//i;
 const WITH_PORT = /^(\[[^\]]*\]|[^:[\]]*):(\d*)$/;
 
 /**
- * Checks the text of a host, before any look-up. @returns the mistake, in words that follow the host;
- * undefined if there is none
+ * Checks the text of a host, before any look-up.
+ * @returns the mistake, in words that follow the host; undefined if there is none
  */
 export function hostMistake(host: string): string | undefined {
   const [, name, port] = WITH_PORT.exec(host) ?? [];

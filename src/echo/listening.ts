@@ -165,9 +165,7 @@ function bind({ family, ip, scopeid, host }: Endpoint, port: number, options: Li
   }
 }
 
-/**
- * Reports errors of bind(2) as errors of listening: which call finds a port taken is the kernel's affair.
- */
+/** Reports errors of bind(2) as errors of listening: which call finds a port taken is the kernel's affair. */
 function naming(address: string, call: () => void): void {
   try {
     call();

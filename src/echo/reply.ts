@@ -30,10 +30,7 @@ function raw(recvSize: number): Reply {
 const BANNER = Buffer.from("Welcome to the server. Type something and hit enter\n");
 const OK = Buffer.from("OK...");
 
-/**
- * Replies are composed in batches of about this many bytes: one write for many, and a bound on what is
- * composed.
- */
+/** Replies are composed in batches of about this many bytes, each sent by one write. */
 const BATCH = 65_536;
 
 /** The cost of composing, as turn-budget.ts counts it. A batch is at most what one visit may cost. */
@@ -88,9 +85,7 @@ function tutorial(recvSize: number): Reply {
 /** The tutorial's own recv size. */
 const TUTORIAL_RECV_SIZE = 1024;
 
-/**
- * @param recvSize bytes, from 1 on; without it, raw takes a chunk as it came, and tutorial 1024 bytes
- */
+/** @param recvSize bytes, from 1 on; without it, raw takes a chunk as it came, and tutorial 1024 bytes */
 export function replyNamed(name: ReplyName, recvSize?: number): Reply {
   return name === "raw" ? raw(recvSize ?? Infinity) : tutorial(recvSize ?? TUTORIAL_RECV_SIZE);
 }

@@ -31,10 +31,7 @@ import type { OSError } from "../os/errors.ts";
 export type TLS = Bun.TLSOptions & { serverName?: string };
 
 export interface Handshake {
-  /**
-   * Whether the connection may be used: the handshake is done, and the peer's certificate is as was asked
-   * for.
-   */
+  /** Whether the handshake succeeded, and the peer's certificate is acceptable. */
   readonly accepted: boolean;
   /** Whether the peer has shown a certificate that was verified. */
   readonly authorized: boolean;

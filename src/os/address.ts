@@ -142,10 +142,7 @@ function start(family: number, size: number, fill: (bytes: Uint8Array, view: Dat
   return bytes;
 }
 
-/**
- * A kernel's address in Python's form.
- * @throws OSError EINVAL when bytes are missing
- */
+/** A kernel's address in Python's form. @throws OSError EINVAL when bytes are missing */
 export function decodeAddress(bytes: Uint8Array): AnyAddress {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const family = bytes.length < 2 ? AF_UNIX : darwin ? view.getUint8(1) : view.getUint16(0, true);

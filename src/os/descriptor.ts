@@ -1,7 +1,4 @@
-/**
- * The system calls on a socket's descriptor: make, bind, connect, name, set, close. It changes when a call is
- * added.
- */
+/** The system calls on a socket's descriptor. It changes when a call is added. */
 import { ptr } from "bun:ffi";
 import {
   addressText,

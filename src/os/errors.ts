@@ -20,9 +20,7 @@ export interface OSErrorDetails {
 
 let wordsOf = (_errno: number): string | undefined => undefined;
 
-/**
- * Sets the source of an error's words: strerror(3), as in Python. Without it, the code stands for them.
- */
+/** Sets the source of an error's words: strerror(3), as in Python. Without it, the code stands for them. */
 export function setStrerror(its: (errno: number) => string): void {
   wordsOf = its;
 }
@@ -183,10 +181,7 @@ for (const [name, errno] of Object.entries(constants.errno)) if (!NAMES.has(errn
 /** The name of an error number of either sign: 98 and -98 are "EADDRINUSE" on Linux. */
 export const errnoName = (errno: number): string => NAMES.get(Math.abs(errno)) ?? `E${Math.abs(errno)}`;
 
-/**
- * Converts an error of Bun's, which may lack a code or an address and may have a negative errno. An OSError
- * passes through.
- */
+/** Converts an error of Bun's, which may lack a code or have a negative errno. Passes an OSError through. */
 export function toOSError(error: unknown, syscall: string, address?: string): OSError {
   if (error instanceof OSError) return error;
   const given = (error ?? {}) as { code?: unknown; errno?: unknown; message?: unknown };

@@ -190,10 +190,7 @@ export function canWrite(fd: 1 | 2): boolean {
 
 const POLLIN = 1;
 
-/**
- * Whether something can be read from a descriptor now; of a listening one, whether a connection waits
- * (poll(2)).
- */
+/** Whether a descriptor can be read now, or for a listener: accepted from (poll(2)). */
 export function readable(fd: number): boolean {
   pollfd[0] = fd;
   pollfd[1] = POLLIN;
@@ -208,10 +205,7 @@ function queued(fd: number, request: number): number {
   return libc.ioctl(fd, request, ptr(count)) === 0 ? count[0]! : 0;
 }
 
-/**
- * Bytes that the kernel has taken for a TCP peer and that it has not acknowledged (tcp(7), SIOCOUTQ); 0
- * elsewhere.
- */
+/** Bytes that a TCP peer has not acknowledged (tcp(7), SIOCOUTQ); 0 elsewhere. */
 export const unacknowledged = (fd: number): number => queued(fd, SIOCOUTQ);
 
 /** Bytes from a TCP peer that nobody has read yet (tcp(7), FIONREAD); 0 elsewhere. */

@@ -1,7 +1,4 @@
-/**
- * A host that is a number, with the zone that it may have. It changes when another way to write one is
- * understood.
- */
+/** Numeric hosts, with or without a zone. It changes when another way to write one is understood. */
 import { inet_aton, inet_ntop, inet_pton } from "./address.ts";
 import { AF_INET, AF_INET6 } from "./constants.ts";
 import { interfaceIndex } from "./libc.ts";

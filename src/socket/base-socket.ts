@@ -1,7 +1,4 @@
-/**
- * What every socket object has, whatever it has become: its descriptor, its names, its options, its timeout
- * and its end. It changes when one of these calls does.
- */
+/** The calls of every socket, whatever its role. It changes when one of them does. */
 import type { Address, AddressLike } from "../os/address.ts";
 import { checkAddress } from "../os/address.ts";
 import * as k from "../os/constants.ts";
@@ -30,7 +27,7 @@ export abstract class BaseSocket<F extends AddressFamily> {
   readonly family: F;
   readonly type: number;
   readonly proto: number;
-  /** What the socket has become. */
+  /** The current role of the socket. */
   protected role!: Role;
   protected closed = false;
   /** Milliseconds; null waits for ever, 0 does not wait. */
@@ -66,8 +63,8 @@ export abstract class BaseSocket<F extends AddressFamily> {
   }
 
   /**
-   * Closes the socket; again does nothing. Pending calls end with an error, but for sendall(): what it was
-   * given is delivered in the background, and it settles then. A listener's port is free at once.
+   * Closes the socket; a second call does nothing. Pending calls end with an error, except sendall(): its
+   * bytes are delivered in the background, and it settles then. A listener's port is free at once.
    */
   close(): void {
     if (this.closed) return;
@@ -100,17 +97,17 @@ export abstract class BaseSocket<F extends AddressFamily> {
     return descriptorName(this.fileno(), "getpeername") as Address<F>;
   }
 
-  /** Whether the peer showed a certificate that was verified; false without TLS. */
+  /** Whether the peer's certificate was verified; false without TLS. */
   get authorized(): boolean {
     return this.role instanceof Stream && this.role.authorized;
   }
 
-  /** The code of the reason why a TLS peer is not authorized. */
+  /** The code of the reason why the TLS peer is not authorized. */
   get authorizationError(): string | undefined {
     return this.role instanceof Stream ? this.role.authorizationError : undefined;
   }
 
-  /** How many clients this listening socket turned away because their TLS handshake or certificate failed. */
+  /** Clients that were refused because their TLS handshake or certificate failed. */
   get refused(): number {
     return this.role instanceof Listener ? this.role.refused : 0;
   }
@@ -131,8 +128,8 @@ export abstract class BaseSocket<F extends AddressFamily> {
   }
 
   /**
-   * What the kernel says of an option (getsockopt(2)).
-   * @param buflen for a struct: how many bytes to ask for, 1 to 1024; without it the option is a C int
+   * Gets an option (getsockopt(2)).
+   * @param buflen the size of a struct, 1 to 1024 bytes; without it, the option is a C int
    */
   getsockopt(level: number, optname: number): number;
   getsockopt(level: number, optname: number, buflen: number): Bytes;
@@ -151,8 +148,8 @@ export abstract class BaseSocket<F extends AddressFamily> {
   }
 
   /**
-   * How long each following call waits; for sendall(), the whole call.
-   * @param timeout seconds; null for ever, 0 not at all
+   * Sets how long each following call waits; for sendall(), the whole call.
+   * @param timeout seconds; null waits for ever, 0 does not wait
    * @throws RangeError for a negative one
    */
   settimeout(timeout: number | null): void {
@@ -184,13 +181,13 @@ export abstract class BaseSocket<F extends AddressFamily> {
     return repr(this as unknown as Socket<AddressFamily>);
   }
 
-  /** `await using`: closes gracefully, and waits until all is delivered or the peer is given up. */
+  /** `await using`: closes gracefully, and waits until everything is delivered or the peer is given up. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
     if (this.role instanceof Stream) await this.role.gone;
   }
 
-  /** `using`: closes at once, with a reset where there is a connection. */
+  /** `using`: closes immediately; a connection is reset. */
   [Symbol.dispose](): void {
     if (this.closed) return;
     this.closed = true;

@@ -1,7 +1,4 @@
-/**
- * What a call is given, checked before anything changes: bytes, sizes, flags, timeouts, addresses, the
- * trailing options. It changes when the form of an argument does.
- */
+/** Checks of arguments, before anything changes. It changes when the form of an argument does. */
 import * as k from "../os/constants.ts";
 import * as more from "../os/linux-constants.ts";
 import { AF_INET, AF_INET6, type AddressFamily } from "../os/constants.ts";
@@ -11,12 +8,12 @@ import { literalHost, type LiteralHost } from "../os/literal-host.ts";
 import { literal, noLookup } from "./resolve.ts";
 import type { TLS } from "../engine/engine.ts";
 
-/** What recv and the like give: a Buffer, which is a Uint8Array. */
+/** Received bytes: a Buffer, which is a Uint8Array. */
 export type Bytes = Buffer;
-/** What send and the like take: bytes, never a string. */
+/** Bytes to send, never a string. */
 export type BytesLike = ArrayBufferView | ArrayBuffer;
 
-/** The trailing argument of what is awaited. */
+/** The last argument of an awaited call. */
 export interface Options {
   /** Ends the call with an AbortError; the socket stays usable. */
   signal?: AbortSignal | undefined;
@@ -27,16 +24,16 @@ export interface ConnectOptions extends Options {
   tls?: TLS | undefined;
 }
 
-/** Python's own bound: what fits in 64 bits of nanoseconds, 292 years. */
+/** Python's own bound: 64 bits of nanoseconds, 292 years. */
 const MAX_TIMEOUT = 9_223_372_036;
 
 let defaultTimeout: number | null = null;
 
-/** Seconds that new sockets wait; null for ever. */
+/** The default timeout of new sockets in seconds; null for ever. */
 export const getdefaulttimeout = (): number | null => defaultTimeout;
 
 /**
- * Sets what new and accepted sockets wait.
+ * Sets the timeout of new and accepted sockets.
  * @param timeout seconds from 0 on, or null for ever
  * @throws RangeError for a negative one
  */
@@ -55,7 +52,7 @@ export function checkTimeout(timeout: number | null, call: string): number | nul
   return timeout;
 }
 
-/** @throws TypeError for what is no whole number, RangeError for what is no C int */
+/** @throws TypeError unless it is a whole number, RangeError unless it fits in a C int */
 export function checkInt(value: number, call: string): number {
   if (!Number.isInteger(value))
     throw new TypeError(`${call}: a whole number is needed, not ${safeString(value)}`);
@@ -64,11 +61,11 @@ export function checkInt(value: number, call: string): number {
   return value;
 }
 
-/** As the transport counts. */
+/** In milliseconds, as the rooms below count. */
 export const milliseconds = (seconds: number | null): number | null =>
   seconds === null ? null : seconds * 1000;
 
-/** The bytes, without a copy. @throws TypeError for a string, as in Python, and for what is no bytes */
+/** The bytes, without a copy. @throws TypeError for a string, as in Python, and for anything but bytes */
 export function bytesOf(data: BytesLike, call: string): Uint8Array {
   if (data instanceof Uint8Array) return data;
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
@@ -78,7 +75,7 @@ export function bytesOf(data: BytesLike, call: string): Uint8Array {
   );
 }
 
-/** @throws RangeError below 0, TypeError for what is no whole number */
+/** @throws RangeError below 0, TypeError unless it is a whole number */
 export function checkSize(size: number, call: string): number {
   if (!Number.isInteger(size))
     throw new TypeError(`${call}: a size is a whole number of bytes, not ${safeString(size)}`);
@@ -87,11 +84,11 @@ export function checkSize(size: number, call: string): number {
 }
 
 /**
- * The flags of a call, where a number or the trailing options may stand.
+ * The flags of a call, from an argument that may be a number or the options.
  * @param supported the flags that this call knows
  * @returns 0 for options
- * @throws TypeError for undefined, which a constant is that this platform lacks; OSError EOPNOTSUPP for other
- *   flags
+ * @throws TypeError for undefined, the value of a constant that this platform lacks; OSError EOPNOTSUPP for
+ *   other flags
  */
 export function checkFlags(flags: number | Options | null | undefined, call: string, supported = 0): number {
   if (typeof flags === "object") return 0;
@@ -120,7 +117,7 @@ export function constantName(prefix: "AF_" | "SOCK_", value: number): string {
   return name ?? `${prefix === "AF_" ? "family" : "type"} ${value}`;
 }
 
-/** The arguments from the n-th on, as they were given: undefined among them is not a missing one. */
+/** The arguments from the n-th on, as they were given: an explicit undefined is not a missing argument. */
 export const given = (args: IArguments, from: number): Trailing => Array.prototype.slice.call(args, from);
 export type Trailing = readonly unknown[];
 
@@ -143,7 +140,7 @@ export function trailingOf(
   return { flags, signal: signalOf(call, options as Options | null | undefined) };
 }
 
-/** @throws TypeError where an argument is given, and is undefined */
+/** @throws TypeError for an argument that is explicitly undefined */
 export function checkGiven(value: unknown, given: boolean, name: string, call: string): void {
   if (given && value === undefined) {
     throw new TypeError(`${call}: ${name} is undefined; leave it out for its default`);
@@ -160,7 +157,7 @@ export const unsupported = (call: string, what: string): OSError =>
   osError({ code: "EOPNOTSUPP", syscall: call, reason: `${what} cannot be had on Bun` });
 
 /**
- * The signal, wherever the trailing options stand.
+ * The signal, wherever the options are among the arguments.
  * @throws TypeError unless it is an AbortSignal: a waiting call would find out too late
  */
 export function signalOf(
@@ -175,13 +172,13 @@ export function signalOf(
 
 /**
  * @returns undefined for none
- * @throws TypeError for what are no options of TLS: a connection would not be what was meant
+ * @throws TypeError unless `tls` is an options object: ignoring it would silently open a plaintext connection
  */
 export function tlsOf(call: string, options: ConnectOptions | null | undefined): TLS | undefined {
   const tls = options?.tls ?? undefined;
   if (tls === undefined) return tls;
   if (typeof tls === "object" && !Array.isArray(tls)) {
-    // Bun gives these to C, which would take the part before a zero byte.
+    // Bun passes these to C, which would stop at a zero byte.
     const { serverName, keyFile, certFile, caFile, dhParamsFile } = tls as Record<string, unknown>;
     for (const [name, text] of Object.entries({ serverName, keyFile, certFile, caFile, dhParamsFile })) {
       for (const one of [text].flat()) if (typeof one === "string") checkNoNul(one, name, call);
@@ -193,13 +190,13 @@ export function tlsOf(call: string, options: ConnectOptions | null | undefined):
   );
 }
 
-/** The name that a server's certificate must have: a zone is this machine's own, and no part of it. */
+/** The name that a server's certificate must have: without the zone, which is this machine's own. */
 export const serverNameOf = (host: string): string => host.split("%", 1)[0]!;
 
 /**
  * The options of TLS with the name that the server's certificate must have. Without one, Bun would verify
  * against "localhost", wherever the connection leads.
- * @param host undefined for a Unix path, and where nobody knows it
+ * @param host undefined for a Unix path, or if it is unknown
  * @throws TypeError when there is no name to verify; Python's ssl demands server_hostname likewise
  */
 export function verifying(tls: TLS, host: string | undefined, call: string): TLS {
@@ -219,7 +216,7 @@ export function expandWildcard(family: AddressFamily, address: AnyAddressLike): 
   return [its, ...rest] as unknown as AnyAddressLike;
 }
 
-/** What bind() takes: an address that is known without a look-up. @throws gaierror for a name */
+/** An address for bind(), which needs no look-up. @throws gaierror for a name */
 export function ownAddress(family: AddressFamily, address: AnyAddressLike): AnyAddressLike {
   if (!Array.isArray(address)) return address;
   const whole = expandWildcard(family, address) as Inet6Address;
@@ -229,7 +226,7 @@ export function ownAddress(family: AddressFamily, address: AnyAddressLike): AnyA
   return withHost(whole, known);
 }
 
-/** The address with its host as a number. A scope id that is given goes before the zone of the host. */
+/** The address with a numeric host. An explicit scope id takes precedence over the host's zone. */
 function withHost([, port, flowinfo = 0, scopeid = 0]: Inet6Address, known: LiteralHost): AnyAddressLike {
   const [family, host, zone] = known;
   return family === AF_INET ? [host, port] : [host, port, flowinfo, scopeid || zone];
@@ -240,7 +237,7 @@ export async function resolveAddress(
   family: AddressFamily,
   address: AnyAddressLike,
 ): Promise<AnyAddressLike> {
-  // The call holds bytes of its own: the caller's may change while it waits.
+  // Copy the bytes: the caller's may change while the call waits.
   if (address instanceof Uint8Array) return new Uint8Array(address);
   if (!Array.isArray(address)) return address;
   const whole = expandWildcard(family, address) as Inet6Address;

@@ -22,10 +22,10 @@ import { abortReason, sleep, withDeadline } from "./pending-call.ts";
 import type { Role } from "./role.ts";
 import type { Stream } from "./stream.ts";
 
-/** How soon a connect is tried again that found a Unix listener's queue full. */
+/** The delay before a connect to a full Unix listener is tried again. */
 const QUEUE_RETRY_MS = 5;
 
-/** What socket(2) was called with. */
+/** The arguments of socket(2). */
 export interface SocketSpec {
   readonly family: AddressFamily;
   readonly type: number;
@@ -35,17 +35,17 @@ export interface SocketSpec {
 export class Connector implements Role {
   /** -1 once it is a stream's, or closed. */
   fd: number;
-  /** Whether it was given, and others may share what it refers to. */
+  /** Whether the descriptor was given: other processes may share its socket. */
   readonly guest: boolean;
   readonly #spec: SocketSpec;
-  /** What was set, to be set again on a new descriptor after a connect that failed. */
+  /** The options that were set, for the new descriptor after a failed connect. */
   readonly #options = new Map<string, [level: number, option: number, value: number | Uint8Array]>();
   #bound: AnyAddress | undefined;
   #connecting: AbortController | undefined;
   /** The engine has the descriptor, and closes it if the connect fails. */
   #opening = false;
   #closed = false;
-  /** Why a connect that nobody waited for failed; thrown by the next call. */
+  /** The error of a failed non-blocking connect; the next call throws it. */
   #connectError: unknown;
 
   constructor(fd: number, spec: SocketSpec, guest = false) {
@@ -61,7 +61,7 @@ export class Connector implements Role {
 
   /** bind(2) has given it an address. @throws OSError */
   bound(): void {
-    // With the port that the kernel chose, for a connect that fails and is tried again.
+    // With the port that the kernel chose, so that a second try has the same.
     this.#bound = descriptorName(this.fd, "getsockname");
   }
 
@@ -72,7 +72,7 @@ export class Connector implements Role {
   /**
    * Connects; a name is looked up.
    * @param timeout milliseconds; null waits for ever; 0 does not wait, but for the name
-   * @param opened gets the stream, which may be after the call
+   * @param opened receives the stream, perhaps after the call has returned
    * @throws OSError EALREADY while a connect is under way, EINPROGRESS when this one is; or the error of an
    *   earlier non-blocking connect (like SO_ERROR)
    */
@@ -105,7 +105,7 @@ export class Connector implements Role {
       if (this.#spec.type === SOCK_DGRAM) return;
       const left = timeout ? Math.max(0, timeout - (engine.time.now() - began)) : null;
       const open = this.#open({ connected, address: text, tls: own }, left, signal).then((stream) => {
-        // close() may have come since the connection was established.
+        // close() may have been called since the connection was established.
         if (this.#closed) {
           stream.abort();
           throw closedError("connect");
@@ -125,8 +125,8 @@ export class Connector implements Role {
   }
 
   /**
-   * connect(2). The kernel does not wait for a place in a Unix listener's queue, and says EAGAIN. The signal
-   * is checked after each wait, and with no wait before the call: by then the number may be another socket's.
+   * connect(2). The kernel returns EAGAIN while a Unix listener's queue is full, and we try again. The signal
+   * is checked right before each call: after a wait, the number may be another socket's.
    */
   async #begin(to: AnyAddressLike, deadline: number, signal: AbortSignal): Promise<boolean> {
     for (;;) {
@@ -170,9 +170,9 @@ export class Connector implements Role {
   }
 
   /**
-   * A new descriptor with the address and the options of the one that could not be connected. Where there is
-   * none (no descriptor is left, the port is taken by now), the socket stays without: the error is that of
-   * the connect.
+   * Opens a new descriptor with the address and the options of the failed one. If that fails too (no
+   * descriptor is left, the port is taken by now), the socket has none, and the caller still gets the error
+   * of the connect.
    */
   #reopen(): void {
     const { family, type, proto } = this.#spec;
@@ -187,7 +187,7 @@ export class Connector implements Role {
     }
   }
 
-  /** Throws, once, the error of a connect that was not waited for. */
+  /** Throws the error of a non-blocking connect, once. */
   throwConnectError(): void {
     const error = this.#connectError;
     this.#connectError = undefined;
@@ -195,9 +195,9 @@ export class Connector implements Role {
   }
 
   /**
-   * SO_ERROR, where the kernel must not be asked: that clears the error, and the engine would believe that
-   * the connection is established; and the descriptor that failed is gone.
-   * @returns undefined where the kernel is to be asked
+   * SO_ERROR while a connect is under way or has failed. Asking the kernel would clear the error, and the
+   * engine would believe that the connection is established; a failed descriptor is gone.
+   * @returns undefined if the kernel is to be asked
    */
   takeErrno(): number | undefined {
     if (this.#opening) return 0;
@@ -207,7 +207,7 @@ export class Connector implements Role {
     return error.errno;
   }
 
-  /** Ends a connect that is under way, and the descriptor; no other takes its place. */
+  /** Ends a connect that is under way, and closes the descriptor for good. */
   close(): void {
     this.#closed = true;
     this.#connecting?.abort(closedError("connect"));

@@ -1,6 +1,6 @@
 /**
- * A datagram socket that is awaited: what has come waits in a queue of bounded size, as it would in the
- * kernel, and what does not fit is dropped, as the kernel would. It changes when that queue's rules do.
+ * A datagram socket: received datagrams wait in a queue of bounded size, and those that do not fit are
+ * dropped, as in the kernel. It changes when that queue's rules do.
  */
 import { ptr } from "bun:ffi";
 import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
@@ -25,9 +25,9 @@ import { abortReason, nextTurn, PendingCall, sleep } from "./pending-call.ts";
 import { checkBuffer } from "./reader.ts";
 import { detachByCopy, pendingError, type Role } from "./role.ts";
 
-/** How many may wait, however small; their bytes are bounded by SO_RCVBUF. */
+/** Maximum datagrams in the queue; SO_RCVBUF bounds their bytes. */
 const MAX_DATAGRAMS = 4096;
-/** How soon a send is tried again that the kernel had no room for. */
+/** The delay before a send is tried again for which the kernel had no room. */
 const RETRY_MS = 1;
 
 export type Datagram = [bytes: Buffer, address: AnyAddress];
@@ -37,19 +37,19 @@ export class DatagramSocket implements Role {
   readonly fd: number;
   readonly #family: AddressFamily;
   readonly #connector: Connector;
-  /** Set once the engine has the descriptor, which is at the first recv. */
+  /** Set at the first recv, when the engine gets the descriptor. */
   #receiving: Closable | undefined;
   readonly #queue: Datagram[] = [];
   #bytes = 0;
   /** As in the kernel: SO_RCVBUF. */
   #capacity = 0;
   readonly #reader = new PendingCall<Datagram | Counted>("recv");
-  /** Where the recv_into that waits wants its datagram, and how large that was when it was called. */
+  /** The buffer of a pending recv_into, and its size at the time of the call. */
   #into: Uint8Array | undefined;
   #size = 0;
   #error: OSError | undefined;
   #closed = false;
-  /** Datagrams that came and found no place. */
+  /** Datagrams that were dropped because the queue was full. */
   dropped = 0;
 
   constructor(fd: number, family: AddressFamily) {
@@ -68,20 +68,17 @@ export class DatagramSocket implements Role {
     this.#capacity = new DataView(bytes.buffer).getInt32(0, true);
   }
 
-  /** Gives it a peer (connect(2)); a name is looked up. @throws OSError */
+  /** Sets the peer (connect(2)); a name is looked up. @throws OSError */
   connect(address: AnyAddressLike, timeout: number | null, options?: ConnectOptions): Promise<void> {
     return this.#connector.connect(address, timeout, options, () => undefined);
   }
 
-  /**
-   * The next datagram, whole.
-   * @param timeout milliseconds; null waits for ever, 0 does not wait
-   */
+  /** The next datagram, whole. @param timeout milliseconds; null waits for ever, 0 does not wait */
   async recv(timeout: number | null, signal?: AbortSignal): Promise<Datagram> {
     return (await this.#receive(undefined, timeout, signal)) as Datagram;
   }
 
-  /** Fills the buffer from its start with the next datagram, whose rest is lost. */
+  /** Fills the buffer with the next datagram; excess bytes are lost. */
   async recvInto(buffer: Uint8Array, timeout: number | null, signal?: AbortSignal): Promise<Counted> {
     return (await this.#receive(buffer, timeout, signal)) as Counted;
   }
@@ -119,8 +116,8 @@ export class DatagramSocket implements Role {
 
   /**
    * Sends one datagram (sendto(2)).
-   * @param address a literal one; undefined goes to the connected peer
-   * @returns how many bytes it had
+   * @param address a literal address; undefined for the connected peer
+   * @returns the datagram's size
    * @throws OSError EMSGSIZE, EDESTADDRREQ, ECONNREFUSED from an earlier one, …
    */
   async send(
@@ -156,7 +153,7 @@ export class DatagramSocket implements Role {
     }
   }
 
-  /** Ends pending calls with an error, and forgets what has come. */
+  /** Ends pending calls with an error, and discards received datagrams. */
   close(): void {
     if (this.#closed) return;
     if (this.#receiving === undefined) closeDescriptor(this.fd);
@@ -171,7 +168,7 @@ export class DatagramSocket implements Role {
     return this.fd;
   }
 
-  /** From now on nothing is sent by the descriptor's number. */
+  /** After this, nothing is sent by the descriptor's number. */
   #release(): void {
     this.#closed = true;
     this.#queue.length = 0;
@@ -202,11 +199,11 @@ export class DatagramSocket implements Role {
     this.#bytes += bytes.length;
   }
 
-  /** @returns whether the call that waits had it */
+  /** @returns whether the pending call took it */
   #giveTo(datagram: Datagram): boolean {
     const into = this.#into;
     try {
-      // Into its buffer at once: between here and the caller's turn, the buffer may be transferred away.
+      // Fill its buffer now: before the caller's turn, the buffer may be transferred away.
       this.#reader.resolve(into === undefined ? datagram : filled(into, this.#size, datagram));
       return true;
     } catch (error) {
@@ -227,7 +224,7 @@ function sender6(host: string, port: number): AnyAddress {
   return [address, port, 0, scopeid];
 }
 
-/** @throws TypeError for a buffer that is smaller by now than the `size` that it had */
+/** @throws TypeError if the buffer has become smaller than `size` */
 function filled(into: Uint8Array, size: number, [bytes, address]: Datagram): Counted {
   checkBuffer(into, size);
   const count = Math.min(bytes.length, size);

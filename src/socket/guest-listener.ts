@@ -1,7 +1,7 @@
 /**
- * A listening descriptor that was given, and that others may share: connections wait in the kernel's queue,
- * whose length stays what its owner chose, and are accepted one by one, as accept() asks for them. It changes
- * when accepting by system calls does. An engine would call listen(2) again, and accept whatever comes.
+ * A listening descriptor that was given, and that other processes may share. Connections wait in the kernel's
+ * queue, whose length its owner chose, and are accepted one by one as accept() is called. It changes when
+ * accepting by system calls does. An engine would call listen(2) again, and accept whatever comes.
  */
 import { ptr } from "bun:ffi";
 import { engine } from "../engine/current.ts";
@@ -26,7 +26,7 @@ export class GuestListener implements Role {
     this.fd = fd;
   }
 
-  /** listen(2), because the user asks for it. @throws OSError */
+  /** listen(2), at the user's request. @throws OSError */
   setBacklog(backlog: number): void {
     listenDescriptor(this.fd, backlog);
   }
@@ -49,13 +49,13 @@ export class GuestListener implements Role {
     return waiter.wait(timeout, signal);
   }
 
-  /** Closes the descriptor; another one of the same socket goes on listening. */
+  /** Closes the descriptor; others of the same socket go on listening. */
   close(): void {
     if (this.#closed) return;
     closeDescriptor(this.detach());
   }
 
-  /** The connections that wait are in the kernel, and lose nothing. */
+  /** Nothing is lost: waiting connections are in the kernel. */
   detach(): number {
     this.#closed = true;
     this.#watch?.close();
@@ -65,14 +65,14 @@ export class GuestListener implements Role {
 
   /**
    * accept4(2).
-   * @returns undefined when nothing waits: somebody else may have had it
+   * @returns undefined if no connection waits: another process may have taken it
    * @throws OSError EMFILE, …
    */
   #take(): Stream | undefined {
     const c = requireLibc("accept4");
     const bytes = new Uint8Array(SOCKADDR_MAX);
     const size = new Int32Array([SOCKADDR_MAX]);
-    // errno is asked for before the flags are put back.
+    // Read errno before the flags are restored.
     const [fd, code] = withFlags(this.fd, () => {
       const fd = c.accept4(this.fd, ptr(bytes), ptr(size), SOCKET_FLAGS);
       return [fd, fd < 0 ? lastError(c) : ""];

@@ -16,12 +16,11 @@ import { Stream } from "./stream.ts";
 /** A client that does not finish its TLS handshake in this time is reset. */
 const HANDSHAKE_MS = 10_000;
 /**
- * How many clients may be in their TLS handshake: far more than a backlog, since who says nothing must not
- * keep the others out. The oldest gives way, which has had the longest time. At most a quarter of the
- * process's descriptors.
+ * Maximum clients in their TLS handshake: far more than a backlog, since silent clients must not keep the
+ * others out. Beyond it, the oldest is reset. Never more than a quarter of the process's descriptors.
  */
 const MAX_HANDSHAKES = 1024;
-/** How many accept() calls may wait on one listener. */
+/** Maximum pending accept() calls on one listener. */
 export const MAX_ACCEPTS = 1024;
 
 export class Listener implements Role {
@@ -30,21 +29,18 @@ export class Listener implements Role {
   #noDelay: number | undefined;
   #backlog: number;
   readonly #queue: Stream[] = [];
-  /** Connections in their TLS handshake, the oldest first: they wait for nobody's accept(). */
+  /** Connections in their TLS handshake, the oldest first. They are not yet in the queue. */
   readonly #handshaking = new Map<TransportEvents, { stream: Stream; alarm: Alarm }>();
   #accepts: PendingCall<Stream>[] = [];
   #closed = false;
   /** Clients that were reset because their handshake failed or their certificate was not verified. */
   refused = 0;
-  /**
-   * The kernel hands out the lowest free number, so a descriptor as high as this means that the process is
-   * nearly out of descriptors.
-   */
+  /** The kernel hands out the lowest free number: at this one, the process is nearly out of descriptors. */
   readonly #limit = (descriptorLimit() ?? Infinity) - SPARE_DESCRIPTORS;
   readonly #maxHandshakes = Math.max(1, Math.min(MAX_HANDSHAKES, Math.floor(this.#limit / 4)));
 
   /**
-   * @param fd bound (a TCP one that is not gets a port from the kernel)
+   * @param fd bound; an unbound TCP one gets a port from the kernel
    * @param backlog from 0 on; at least one connection can wait
    * @throws OSError; the descriptor stays the caller's
    */
@@ -64,12 +60,12 @@ export class Listener implements Role {
     });
   }
 
-  /** What is accepted inherits options from the kernel, but for TCP_NODELAY, which Bun sets. */
+  /** Accepted sockets inherit their options in the kernel, except TCP_NODELAY, which Bun sets. */
   optionSet(): void {
     this.#noDelay = noDelay(this.fd);
   }
 
-  /** listen() again, with another bound: what waits already stays. @throws OSError */
+  /** listen() again, with another bound. Waiting connections stay. @throws OSError */
   setBacklog(backlog: number): void {
     this.#acceptor.setBacklog(backlog);
     this.#backlog = Math.max(1, backlog);
@@ -96,7 +92,7 @@ export class Listener implements Role {
     return waiter.wait(timeout, signal);
   }
 
-  /** Frees the port at once, ends pending accepts with an error, and resets the connections that wait. */
+  /** Frees the port, ends pending accepts with an error, and resets waiting connections. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -172,7 +168,7 @@ export class Listener implements Role {
     this.#queue.push(stream);
   }
 
-  /** The peer's address is asked for at once: after a reset, getpeername(2) fails. */
+  /** Ask for the peer's address now: after a reset, getpeername(2) fails. */
   #recordPeer(transport: Transport, plain: boolean): Stream {
     const stream = new Stream(transport, plain);
     if (this.#noDelay === 0) setNoDelay(transport.fd, 0);

@@ -1,9 +1,9 @@
 /**
- * A call that waits: settled with its value, with an error, by its deadline or by its signal, exactly once.
- * It changes when there is another way to stop waiting.
+ * A pending call: settled by its value, an error, its deadline or its signal, exactly once. It changes when
+ * there is another way to stop waiting.
  *
- * All deadlines share one timer. It is armed for the earliest; when that was met it stays armed, so that a
- * recv that is answered at once costs no timer.
+ * All deadlines share one timer. It is armed for the earliest, and stays armed when that call has settled, so
+ * that a recv that is answered at once costs no timer.
  */
 import type { Timer } from "../core/time.ts";
 import { engine } from "../engine/current.ts";
@@ -48,7 +48,7 @@ function sweep(): void {
   if (next < armedFor) arm(next);
 }
 
-/** Calls back once, at a time that can be moved or called off. */
+/** Calls back once, at a time that can be moved or cancelled. */
 export class Alarm implements Deadlined {
   deadline = Infinity;
   readonly #callback: () => void;
@@ -74,9 +74,7 @@ export class Alarm implements Deadlined {
   }
 }
 
-/**
- * What an aborted call is rejected with: the signal's own reason, an AbortError unless somebody gave another.
- */
+/** The error of an aborted call: the signal's reason, which is an AbortError by default. */
 export function abortReason(signal: AbortSignal): Error {
   const { reason } = signal;
   return reason instanceof Error ? reason : new DOMException(safeString(reason), "AbortError");
@@ -90,7 +88,7 @@ export class PendingCall<T> implements Deadlined {
   #reject: ((error: unknown) => void) | null = null;
   #signal: AbortSignal | undefined;
 
-  /** @param call what waits, for the error of the deadline: "recv" */
+  /** @param call the call's name, for its timeout error: "recv" */
   constructor(call: string) {
     this.#call = call;
   }
@@ -153,7 +151,7 @@ export class PendingCall<T> implements Deadlined {
   }
 }
 
-/** What a promise gives, or the deadline's or the signal's error, whichever comes first. */
+/** The value of a promise, or the error of the deadline or the signal, whichever comes first. */
 export function withDeadline<T>(
   call: string,
   promise: Promise<T>,
@@ -161,7 +159,7 @@ export function withDeadline<T>(
   signal?: AbortSignal,
 ): Promise<T> {
   if (signal?.aborted) {
-    // Its outcome interests nobody now.
+    // Nobody waits for its outcome.
     promise.catch(() => undefined);
     return Promise.reject(abortReason(signal));
   }

@@ -224,10 +224,7 @@ export class Reader {
     return slice === undefined ? undefined : this.#kept(slice);
   }
 
-  /**
-   * A slice that the caller may keep: one that would keep far more memory alive than its own is copied, and
-   * counted.
-   */
+  /** A slice for the caller to keep: copied, and counted, if it would keep far more memory alive. */
   #kept(slice: Uint8Array): Uint8Array {
     if (!pinsMuch(slice)) return slice;
     this.#connection.copied += slice.length;

@@ -1,7 +1,7 @@
 /** A socket as one line of text, in the words of Python's repr. It changes when Python's does. */
 import type { AnyAddress } from "../os/address.ts";
 
-/** What is shown of a socket. */
+/** The properties that are shown. */
 interface Shown {
   readonly family: number;
   readonly type: number;
@@ -26,7 +26,7 @@ export function repr(socket: Shown): string {
   return `<socket.socket ${closed}${parts.join(", ")}>`;
 }
 
-/** A name that the kernel does not know is left out, as in Python. */
+/** An address that the kernel does not know is left out, as in Python. */
 function attempt(call: () => AnyAddress): AnyAddress | undefined {
   try {
     return call();

@@ -1,7 +1,4 @@
-/**
- * Names to addresses: getaddrinfo. It changes when what can be asked does. Bun looks the name up; numbers and
- * the order of the answers are Python's.
- */
+/** getaddrinfo on Bun's look-up, with Python's numbers and order. It changes when its arguments do. */
 import { checkNoNul, type Inet6Address, type InetAddress } from "../os/address.ts";
 import {
   AF_INET,
@@ -22,7 +19,7 @@ import {
 import { gaierror, safeString } from "../os/errors.ts";
 import { literalHost, type LiteralHost } from "../os/literal-host.ts";
 
-/** One answer: what socket() and connect() take. */
+/** One result: the arguments of socket() and connect(). */
 export type AddressInfo = [
   family: AF_INET | AF_INET6,
   type: number,
@@ -73,7 +70,7 @@ function portNumber(port: number | string | null): number {
 }
 
 /**
- * What a host and a port stand for, in the order in which to try them.
+ * The addresses of a host and a port, in the order in which to try them.
  * https://docs.python.org/3/library/socket.html#socket.getaddrinfo
  * @param host a name, a literal address, or null for this machine
  * @param port a number, its digits, or null for 0

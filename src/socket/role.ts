@@ -1,8 +1,8 @@
-/** What a socket can become, as the socket object sees it. It changes when all of them need another call. */
+/** The roles of a socket, as the socket object uses them. It changes when they need another call. */
 import { closeDescriptor, duplicateDescriptor } from "../os/descriptor.ts";
 import { osError, type OSError } from "../os/errors.ts";
 
-/** A descriptor that is not used yet, or a stream, a listener, a datagram socket. */
+/** An unused descriptor, a stream, a listener, or a datagram socket. */
 export interface Role {
   /** The descriptor's number; -1 when it is gone. */
   readonly fd: number;

@@ -35,14 +35,14 @@ import { readableOf, writableOf } from "./web-streams.ts";
 const READ_SIZE = 65_536;
 
 /**
- * A listening socket, as create_server() and listen() give it: `for await (const [conn, address] of
+ * A listening socket, as create_server() and listen() return it: `for await (const [conn, address] of
  * listener)`.
  */
 export interface ListeningSocket<F extends AddressFamily = AddressFamily> extends Omit<
   Socket<F>,
   typeof Symbol.asyncIterator
 > {
-  /** accept() again and again, until the socket is closed. */
+  /** Calls accept() until the socket is closed. */
   [Symbol.asyncIterator](): AsyncIterator<[conn: Socket<F>, address: Address<F>]>;
 }
 
@@ -87,7 +87,7 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
 
   /**
    * Starts to listen (listen(2)).
-   * @param backlog how many connections may wait for accept(); what comes beyond is reset. 0 is as 1.
+   * @param backlog maximum connections that wait for accept(); more are reset. 0 counts as 1.
    * @returns the socket itself, as one that can be iterated
    * @throws OSError EADDRINUSE, and the socket is as before; EINVAL when it is connected, EOPNOTSUPP for a
    *   datagram socket
@@ -128,7 +128,7 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
   }
 
   /**
-   * Takes the next connection. One that comes when fewer than 32 descriptors are left has been reset instead.
+   * Takes the next connection. Connections that come when fewer than 32 descriptors are left are reset.
    * @returns the new socket, with the default timeout, and the peer's address
    * @throws OSError EINVAL before listen(), TimeoutError, BlockingIOError, EBADF when it is closed meanwhile
    */
@@ -172,7 +172,7 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
   }
 
   /**
-   * connect(), which gives the errno instead of throwing an OSError; 0 when it stands.
+   * connect() that returns the errno instead of throwing an OSError; 0 for success.
    * @throws gaierror for an unknown name
    */
   async connect_ex(address: AddressLike<F>, options?: ConnectOptions): Promise<number> {
@@ -186,7 +186,7 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
   }
 
   /**
-   * Ends one direction, or both (shutdown(2)). What was given to sendall() before arrives before the FIN.
+   * Ends one direction, or both (shutdown(2)). The bytes of earlier sendall() calls arrive before the FIN.
    * @param how SHUT_RD, SHUT_WR or SHUT_RDWR
    * @throws OSError ENOTCONN; RangeError for another `how`
    */
@@ -200,15 +200,15 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
     if (how !== k.SHUT_RD) stream.shutdownWrite();
   }
 
-  // On top of Python's.
+  // Additions to Python's.
 
-  /** Received bytes, step by step, until the peer's FIN. A listening socket gives `[conn, address]`. */
+  /** Received bytes until the peer's FIN; for a listening socket, `[conn, address]` per connection. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Bytes, void, undefined> {
     if (this.role instanceof Listener || this.role instanceof GuestListener) {
       yield* this.#connections() as unknown as AsyncGenerator<Bytes, void, undefined>;
       return;
     }
-    // An empty datagram is no end.
+    // An empty datagram is not the end.
     const endless = this.role instanceof DatagramSocket;
     for (;;) {
       const bytes = await this.recv(READ_SIZE);
@@ -233,7 +233,7 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
   /** The received bytes as a web stream. Made at the first use; recv() beside it takes from it. */
   get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
     return (this.#readable ??= readableOf(this, READ_SIZE, {
-      // An empty datagram is no end.
+      // An empty datagram is not the end.
       endless: this.role instanceof DatagramSocket,
       cancelled: () => {
         if (this.role instanceof Stream) this.role.shutdownRead();
@@ -258,6 +258,6 @@ function isConnected(fd: number): boolean {
   }
 }
 
-/** The address of a peer that had reset before anybody could ask the kernel for it. */
+/** For a peer that had reset before the kernel could be asked for its address. */
 const unknownPeer = (family: AddressFamily): AnyAddress =>
   family === AF_UNIX ? "" : family === AF_INET6 ? ["::", 0, 0, 0] : ["0.0.0.0", 0];

@@ -27,7 +27,7 @@ import { withDeadline } from "./pending-call.ts";
 import { copyOf, pinsMuch } from "./reader.ts";
 import { Stream } from "./stream.ts";
 
-/** Flags that sends know: none of them ever raises SIGPIPE, so that MSG_NOSIGNAL changes nothing. */
+/** Flags of send(). No send raises SIGPIPE, so MSG_NOSIGNAL changes nothing. */
 const SEND_FLAGS = k.MSG_DONTWAIT | k.MSG_NOSIGNAL;
 
 export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket<F> {
@@ -46,8 +46,8 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
   // Receiving.
 
   /**
-   * Receives what is there, one byte at least.
-   * @param bufsize maximum bytes, from 0 on; 0 is empty at once. Of a datagram the rest is lost.
+   * Receives the bytes that have come, at least one.
+   * @param bufsize maximum bytes, from 0 on; 0 is empty at once. Excess bytes of a datagram are lost.
    * @returns 1 to bufsize bytes, or none at the peer's FIN
    * @throws ConnectionResetError, TimeoutError, BlockingIOError, OSError ENOTCONN, EBUSY when another recv
    *   waits
@@ -55,7 +55,7 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
   recv(bufsize: number, flags?: number | Options, options?: Options): Promise<Bytes>;
   recv(bufsize: number): Promise<Bytes> {
     const { role } = this;
-    // The way of a loop that only receives: no promise but the one that is returned.
+    // The fast path: no promise but the returned one.
     if (
       arguments.length === 1 &&
       role instanceof Stream &&
@@ -115,8 +115,8 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
   }
 
   /**
-   * Receives into a buffer, from its start; what is beyond the count stays as it was.
-   * @param nbytes maximum bytes; 0 or nothing is the whole buffer
+   * Receives into a buffer, from its start; bytes beyond the count stay as they were.
+   * @param nbytes maximum bytes; 0, or leaving it out, is the whole buffer
    * @returns how many bytes came; 0 at the peer's FIN
    * @throws RangeError when nbytes is negative or more than the buffer has; otherwise as recv()
    */
@@ -165,8 +165,8 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
   // Sending.
 
   /**
-   * Sends as much as the kernel takes.
-   * @returns how many bytes it took, which may be fewer than there are: sendall() sends all
+   * Sends as many bytes as the kernel takes.
+   * @returns the number of bytes taken, perhaps fewer than given: sendall() sends all
    * @throws TypeError for a string; BrokenPipeError, ConnectionResetError, TimeoutError, BlockingIOError,
    *   ENOTCONN
    */
@@ -200,7 +200,7 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
   sendall(data: BytesLike, flags?: number | Options, options?: Options): Promise<void>;
   sendall(data: BytesLike): Promise<void> {
     const { role } = this;
-    // The way of a loop that only sends: no promise but the one that is returned.
+    // The fast path: no promise but the returned one.
     if (arguments.length === 1 && role instanceof Stream && data instanceof Uint8Array && !this.closed) {
       return role.writer.sendall(data, this.timeoutMs);
     }
@@ -211,10 +211,7 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
     await this.#send("sendall", data, trailing);
   }
 
-  /**
-   * Sends one datagram to an address; a name is looked up. `sendto(data, address)` or `sendto(data, flags,
-   * address)`.
-   */
+  /** Sends one datagram: `sendto(data, address)` or `sendto(data, flags, address)`. Names are looked up. */
   async sendto(data: BytesLike, address: AddressLike<F>, options?: Options): Promise<number>;
   async sendto(data: BytesLike, flags: number, address: AddressLike<F>, options?: Options): Promise<number>;
   async sendto(
@@ -247,11 +244,11 @@ export abstract class TransferSocket<F extends AddressFamily> extends BaseSocket
     const { role } = this;
     if (role instanceof DatagramSocket) {
       const to = await withDeadline("sendto", resolveAddress(this.family, address), timeout || null, signal);
-      // It may have been closed or detached while the name was looked up: then the number is another's.
+      // The socket may have been closed or detached during the look-up: then the number is another's.
       this.checkOpen("sendto");
       return role.send(bytes, to, timeout, signal);
     }
-    // A TCP connection has its peer, and the kernel does not look at the address.
+    // A TCP connection has its peer; the kernel ignores the address.
     if (role instanceof Stream && this.family !== AF_UNIX) return role.writer.send(bytes, timeout, signal);
     const code = role instanceof Stream ? "EISCONN" : "ENOTCONN";
     throw osError({ code, syscall: "sendto", address: addressText(address) });

@@ -136,9 +136,7 @@ export class Writer {
     for (const send of this.#sends.splice(0)) send.reject(reason(send.call));
   }
 
-  /**
-   * close() ends a send() of which the kernel has taken nothing; a sendall() is delivered.
-   */
+  /** close() ends a send() of which the kernel has taken nothing; a sendall() is delivered. */
   rejectSends(reason: (call: Call) => OSError): void {
     for (const send of this.#sends) if (send.call === "send") send.reject(reason("send"));
   }

@@ -14,10 +14,7 @@ import { libc, peerFinished, unacknowledged, unread, type Libc } from "../../os/
  */
 const SEND_MAX = 16_384;
 
-/**
- * A socket whose events go to a connection. Bun's types lack its descriptor, and that `open` fills in the
- * data.
- */
+/** A socket whose events go to a connection. Bun's types lack its descriptor. */
 export type BunSocket = Bun.Socket<TransportEvents | undefined> & { readonly fd?: number };
 
 /** macOS has no MSG_NOSIGNAL: there send(2) is left to Bun. */
