@@ -6,14 +6,14 @@
 const handlers: Bun.SocketHandler<Client> = {
   data: (socket, chunk) => socket.data.received(chunk.length),
   drain: (socket) => socket.data.send(),
-  // Without allowHalfOpen, Bun closes at the peer's FIN: `close` tells all ends.
+  // Without allowHalfOpen, Bun closes at the peer's FIN: `close` reports every end.
   close: (socket, error) => socket.data.closed(error),
   error: (socket, error) => socket.data.closed(error),
 };
 
 /** Everything is timed in nanoseconds. */
 export class Client {
-  /** @throws Error when nobody listens there */
+  /** @throws Error when no server listens there */
   static async connect(port: number): Promise<Client> {
     const client = new Client();
     client.#socket = await Bun.connect({ hostname: "127.0.0.1", port, data: client, socket: handlers });
@@ -31,7 +31,7 @@ export class Client {
   readonly #gone = Promise.withResolvers<void>();
 
   /**
-   * Sends the message so many times, each by a write of its own, and waits until as many bytes are back.
+   * Sends the message `count` times, each by a write of its own, and waits until all bytes are back.
    * @returns how long that took
    * @throws Error when the connection ends before, or when more comes back
    */

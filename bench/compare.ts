@@ -20,10 +20,10 @@ import { installed, parseServer, servers as allServers, type Server } from "./se
 const BASELINE = "node:net pipe, Bun";
 
 /**
- * The compilers need their time, of both sides: behind 0.3 s of warm-up instead of 0.7, node:net on Bun
- * seemed to need 25 µs a message and not 15 (50 x 64 B). A process that had another load before needs it once
- * more: Node, 0.3 s into visits behind "1 x 64 B", 252 µs for each and not 150. So each measurement has a
- * process of its own.
+ * The compilers of both sides need time: after 0.3 s of warm-up instead of 0.7, node:net on Bun seemed to
+ * need 25 µs per message and not 15 (50 x 64 B). A process that has served another load needs it again: Node,
+ * 0.3 s into visits after "1 x 64 B", took 252 µs for each and not 150. So each measurement has a process of
+ * its own.
  */
 const FULL = { rounds: 7, seconds: 0.3, warmup: 0.8 };
 const QUICKLY = { rounds: 3, seconds: 0.3, warmup: 0.6 };
@@ -75,7 +75,7 @@ Try it:
 The command of --server is the server's own, not one that starts it as a child (npm run, go run, a shell script without
 exec): only the process that is started is watched.
 
-Ctrl-C ends it early with what was measured; a second one ends it at once. Exit code 1: a server could not be measured,
+Ctrl-C ends it early and prints what was measured; a second one ends it immediately. Exit code 1: a server could not be measured,
 or sent a wrong byte, or it was interrupted. 2: a wrong flag.
 `;
 
@@ -99,7 +99,7 @@ function asked<T>(flag: string, read: () => T): T {
   }
 }
 
-/** A file that cannot be written is better told now than in ten minutes. */
+/** Report an unwritable file now, not in ten minutes. */
 function checkWritable(flag: string, file: string | undefined): void {
   if (file !== undefined) asked(flag, () => closeSync(openSync(file, "a")));
 }
@@ -138,22 +138,22 @@ export function readCommand(args: string[]): Settings | undefined {
   return { quick, cases, servers, rounds, seconds, warmup, json, html };
 }
 
-/** What a program prints, without the white space around it; null where it is not to be had. */
-function said(...command: string[]): string | null {
+/** A program's output, trimmed; null if the program is missing or fails. */
+function output(...command: string[]): string | null {
   if (Bun.which(command[0]!) === null) return null;
   const { stdout, exitCode } = Bun.spawnSync(command, { stderr: "ignore", cwd: import.meta.dir });
   return exitCode === 0 ? stdout.toString().trim() : null;
 }
 
 function commit(): string | null {
-  const hash = said("git", "rev-parse", "HEAD");
-  return hash === null ? null : hash + (said("git", "status", "--porcelain") === "" ? "" : "+");
+  const hash = output("git", "rev-parse", "HEAD");
+  return hash === null ? null : hash + (output("git", "status", "--porcelain") === "" ? "" : "+");
 }
 
 const quoted = (word: string): string =>
   /^[\w./=:-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 
-function blank(flags: Settings, servers: readonly Server[], args: readonly string[]): Result {
+function newResult(flags: Settings, servers: readonly Server[], args: readonly string[]): Result {
   const { version } = JSON.parse(readFileSync(join(import.meta.dir, "../package.json"), "utf8")) as {
     version: string;
   };
@@ -171,7 +171,7 @@ function blank(flags: Settings, servers: readonly Server[], args: readonly strin
     date: new Date().toISOString(),
     commit: commit(),
     command: ["bun", "run", "bench", ...withoutFiles(args).map(quoted)].join(" "),
-    versions: { ringback: version, bun: Bun.version, node: said("node", "--version") },
+    versions: { ringback: version, bun: Bun.version, node: output("node", "--version") },
     machine: {
       cpu: cpu?.model ?? "unknown",
       cores: navigator.hardwareConcurrency,
@@ -192,7 +192,7 @@ function blank(flags: Settings, servers: readonly Server[], args: readonly strin
 const withoutFiles = (args: readonly string[]): string[] =>
   args.filter((word, i) => !/^--(json|html)(=|$)/.test(word) && !/^--(json|html)$/.test(args[i - 1] ?? ""));
 
-/** As somebody else would write it: the repository may lie elsewhere. */
+/** The command as another user would write it: the repository may be elsewhere. */
 function ownPath(word: string): string {
   if (word === process.execPath) return "bun";
   const root = join(import.meta.dir, "../");
@@ -280,7 +280,7 @@ async function main(args: string[]): Promise<number> {
     return 0;
   }
   const servers = flags.servers.filter(installed);
-  const result = blank(flags, servers, args);
+  const result = newResult(flags, servers, args);
   const interrupted = new AbortController();
   // The first ends the measuring, another one the program. Ctrl-C comes twice under `bun run bench`: to every
   // process of the terminal, and passed on by that one.

@@ -6,7 +6,7 @@
  * mantissa the place in it. So an index is a shift, without a logarithm, and recording allocates nothing.
  */
 
-/** Bits of the mantissa that count: 128 buckets an octave, each at most 1/128 of its value wide. */
+/** Significant bits: 128 buckets per octave, each at most 1/128 of its value wide. */
 const BITS = 7;
 const PER_OCTAVE = 1 << BITS;
 /** Up to 2^40 ns, 18 minutes. What is longer counts as the last bucket; max stays exact. */
@@ -32,9 +32,9 @@ function bucketOf(value: number): number {
 function middleOf(bucket: number): number {
   if (bucket === 0) return 0;
   const octave = 2 ** ((bucket - 1) >> BITS);
-  const least = octave * (1 + ((bucket - 1) & (PER_OCTAVE - 1)) / PER_OCTAVE);
+  const min = octave * (1 + ((bucket - 1) & (PER_OCTAVE - 1)) / PER_OCTAVE);
   const wholeNumbers = Math.max(1, octave / PER_OCTAVE);
-  return least + Math.floor((wholeNumbers - 1) / 2);
+  return min + Math.floor((wholeNumbers - 1) / 2);
 }
 
 export interface HistogramJSON {
@@ -44,7 +44,7 @@ export interface HistogramJSON {
   min: number;
   max: number;
   sum: number;
-  /** The buckets that are not empty, in order: how far behind the one before, how many values; and so on. */
+  /** The non-empty buckets in order: distance to the previous one, number of values, and so on. */
   buckets: number[];
 }
 
@@ -150,7 +150,7 @@ export class Histogram {
       read.#counts[bucket] = count;
       read.#count += count;
     }
-    if (read.#count !== json.count) refuse(`it says ${json.count} values and has ${read.#count}`);
+    if (read.#count !== json.count) refuse(`it claims ${json.count} values and has ${read.#count}`);
     if (read.#count === 0) return read;
     const { min, max, sum } = json;
     if (![min, max, sum].every((value) => Number.isFinite(value) && value >= 0))

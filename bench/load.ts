@@ -44,7 +44,7 @@ const FLAGS = {
  */
 const OWN_DESCRIPTORS = 24;
 /** So that the times of what is in flight stay below 128 MiB. */
-const MOST_IN_FLIGHT = 2 ** 24;
+const MAX_IN_FLIGHT = 2 ** 24;
 
 const HELP = `Loads an echo server, checks every byte that comes back, and measures.
 
@@ -94,10 +94,10 @@ function refuseTogether({ churn, rate, depth, connections }: Settings): void {
     throw new UsageError(
       `--connections: ${connections} is more than the descriptor limit allows, ${free}; raise it with ulimit -n`,
     );
-  if (connections * depth > MOST_IN_FLIGHT) {
-    const most = Math.floor(MOST_IN_FLIGHT / connections);
+  if (connections * depth > MAX_IN_FLIGHT) {
+    const max = Math.floor(MAX_IN_FLIGHT / connections);
     throw new UsageError(
-      `--depth: ${depth} is not from 1 to ${most}, the range with ${connections} connections`,
+      `--depth: ${depth} is not from 1 to ${max}, the range with ${connections} connections`,
     );
   }
 }

@@ -11,7 +11,7 @@ const HELP = `Holds connections to an echo server, for looking at what they cost
 
 Usage: bun run bench/peers.ts --port <number> (--idle <count> | --stalled <count>)
 
-  --idle     peers that have sent one byte and read it, and say nothing more
+  --idle     peers that have sent one byte, read it back, and then stay silent
   --stalled  peers that send as much as is taken, and read nothing
 
 It prints "ready", and stays until its stdin ends (Ctrl-D) or it is interrupted.
@@ -19,9 +19,9 @@ Exit code 1: a connection was refused or lost. 2: a wrong flag.
 `;
 
 const HOST = "127.0.0.1";
-/** So many connects at a time: a listener's queue holds at least as many everywhere. */
+/** Connects at a time: every listener's queue holds at least as many. */
 const AT_ONCE = 100;
-/** Once nothing has been taken from any stalled peer for so long, they are stalled. */
+/** Peers count as stalled when no byte has been taken from any of them for this long. */
 const STALLED_MS = 300;
 const PIECE = Buffer.alloc(65_536, "stalled ");
 
@@ -30,10 +30,10 @@ function fail(code: 1 | 2, why: string): never {
   process.exit(code);
 }
 
-function count(name: string, text: string | undefined, most: number): number {
+function count(name: string, text: string | undefined, max: number): number {
   const value = Number(text);
-  if (text !== undefined && Number.isInteger(value) && value >= 1 && value <= most) return value;
-  fail(2, `--${name}: ${text === undefined ? "is needed" : `${text} is not from 1 to ${most}`}`);
+  if (text !== undefined && Number.isInteger(value) && value >= 1 && value <= max) return value;
+  fail(2, `--${name}: ${text === undefined ? "is needed" : `${text} is not from 1 to ${max}`}`);
 }
 
 function read() {
@@ -117,6 +117,6 @@ try {
 }
 process.stdout.write("ready\n");
 for await (const _ of Bun.stdin.stream());
-// A reset leaves nothing behind in TIME_WAIT, which would use up the ports of the next ten thousand.
+// A reset leaves nothing in TIME_WAIT, which would use up the ports of the next ten thousand.
 for (const socket of sockets.splice(0)) socket.terminate();
 process.exit(0);

@@ -20,8 +20,7 @@ Usage: bun run bench:report <file.jsonl> [<again.jsonl>] [options]
 
 ${listFlags(FLAGS)}
 
-A file is what "bun run bench --json <file.jsonl>" has written. With a second one, of another run, a verdict is one only
-where both have come to it.
+A file is what "bun run bench --json <file.jsonl>" has written. With a second file, of another run, a verdict needs both.
 
 Try it:
   bun run bench:report result.jsonl --to Bun.listen
@@ -48,8 +47,8 @@ async function main(args: string[]): Promise<void> {
   if (help) return void process.stdout.write(HELP);
   const [file, second] = operands;
   if (file === undefined || !file.endsWith(".jsonl"))
-    throw new UsageError("a file is needed, whose name ends in .jsonl; --help tells the usage");
-  if (operands.length > 2) throw new UsageError("two files at most: a run and another one");
+    throw new UsageError('a file is needed, whose name ends in .jsonl; try "bun run bench:report --help"');
+  if (operands.length > 2) throw new UsageError("at most two files: two runs of one comparison");
   const result = parseResult(await Bun.file(file).text(), file);
   const again = second === undefined ? undefined : parseResult(await Bun.file(second).text(), second);
   if (again !== undefined) checkComparable(result, again, second!);

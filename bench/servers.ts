@@ -1,6 +1,6 @@
 /**
  * The servers that are compared, and how one is started and stopped. It changes when there is another server
- * to compare, or another way to know that one serves.
+ * to compare, or another way to know that one is ready.
  */
 import { realpathSync } from "node:fs";
 import { join } from "node:path";
@@ -8,7 +8,7 @@ import { listeningPorts } from "./system.ts";
 
 export interface Server {
   readonly name: string;
-  /** `{port}` stands for the port, in any of its words. */
+  /** Any of its words may contain `{port}`. */
   readonly command: readonly string[];
   /** What must be installed besides Bun. */
   readonly needs?: "node";
@@ -79,7 +79,7 @@ export const servers: readonly Server[] = [
   },
 ];
 
-/** Whether what the server needs is here. A `node` that is Bun under that name is none. */
+/** Whether the server's runtime is installed. Bun under the name of `node` does not count. */
 export function installed(server: Server): boolean {
   if (server.needs === undefined) return true;
   const found = Bun.which(server.needs);
@@ -88,7 +88,7 @@ export function installed(server: Server): boolean {
 
 /**
  * A server from `name=command with {port}`; quotes in the command as in a shell.
- * @throws Error that says what is wrong with the text
+ * @throws Error that names the mistake in the text
  */
 export function parseServer(text: string): Server {
   const refuse = (why: string): never => {
@@ -103,8 +103,8 @@ export function parseServer(text: string): Server {
 }
 
 /**
- * The words of a command in which `{port}` stands for the port.
- * @param refuse is told what is wrong with the text
+ * The words of a command that contains `{port}`.
+ * @param refuse is called with the mistake in the text
  */
 export function parseCommand(written: string, refuse: (why: string) => never): string[] {
   const command = splitWords(written, refuse);
@@ -189,7 +189,7 @@ function spawn(name: string, command: string[]): Child {
     const child = Bun.spawn(command, { stdin: "ignore", stdout: "ignore", stderr: "pipe", detached: true });
     children.add(child);
     void child.exited.then(() => {
-      // What it has started and left behind.
+      // Its children that are still running.
       signalAll(child, "SIGKILL");
       children.delete(child);
     });
@@ -230,14 +230,14 @@ function signalAll({ pid }: Child, signal: NodeJS.Signals): void {
   try {
     process.kill(-pid, signal);
   } catch (error) {
-    // They are gone already, or about to be (macOS says EPERM of those that nobody has waited for).
+    // They have gone, or are about to (on macOS, EPERM for children that were not waited for).
     if (!["ESRCH", "EPERM"].includes((error as NodeJS.ErrnoException).code!)) throw error;
   }
 }
 
 const LAST_WORDS = 2_048;
 
-/** Reads a stream to its end and keeps its last lines: what nobody reads would stop its writer. */
+/** Reads a stream to its end and keeps its last lines: an unread pipe would stop its writer. */
 function lastWords(stream: ReadableStream<Uint8Array>): { ended: Promise<void>; text: () => string } {
   const decoder = new TextDecoder();
   let tail = "";
@@ -287,10 +287,10 @@ function whoElse(name: string, pid: number, port: number): string | undefined {
     direct.add(name);
     return undefined;
   }
-  return `the program that was started does not listen on port ${port} itself (a child of it may): its CPU time and memory would say nothing; give the command of the server itself`;
+  return `the program that was started does not listen on port ${port} itself (a child of it may): its CPU time and memory would be meaningless; give the command of the server itself`;
 }
 
-/** Sends one byte and waits for it: until the connection ends, or for so many milliseconds. */
+/** Sends one byte and waits for its echo: until the connection ends, or the time is up. */
 async function tryEcho(port: number, ms: number): Promise<"echoed" | "no echo" | "refused"> {
   const { promise, resolve } = Promise.withResolvers<"echoed" | "no echo">();
   const ended = (): void => resolve("no echo");
@@ -303,7 +303,7 @@ async function tryEcho(port: number, ms: number): Promise<"echoed" | "no echo" |
   if (socket === undefined) return "refused";
   const late = setTimeout(ended, ms);
   try {
-    // While nobody listens, the kernel may choose the very port that is called, and connect the socket to
+    // While no server listens, the kernel may choose the very port that is called, and connect the socket to
     // itself.
     if (socket.localPort === port) return "refused";
     socket.write("!");

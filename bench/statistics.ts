@@ -1,6 +1,5 @@
 /**
- * What a handful of measurements say: medians, quantiles, and how sure a ratio is. It changes when the
- * statistics do.
+ * Statistics of a few measurements: medians, quantiles, and the interval of a ratio. It changes when they do.
  */
 
 export interface Interval {
@@ -44,10 +43,10 @@ function leftOut(n: number): number {
 }
 
 /**
- * What the ratios of the rounds say of the true one, in at least 95 of 100 cases (Hodges and Lehmann 1963):
- * the median of the geometric means of all pairs of rounds, and how far they go when the outer ones are left
- * out on both sides. It assumes that a round errs as easily in one direction as in the other, and nothing
- * about how far: a round in which the machine did something else moves it little.
+ * An interval that contains the true ratio in at least 95 of 100 cases (Hodges and Lehmann 1963): the median
+ * of the geometric means of all pairs of rounds, and how far they go when the outer ones are left out on both
+ * sides. It assumes only that errors of both signs are equally likely, so that a round in which the machine
+ * was busy moves it little.
  * @param ratios all above 0
  * @returns null for fewer than six
  */

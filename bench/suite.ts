@@ -85,7 +85,7 @@ interface Entry {
 }
 
 /**
- * A group that says how many times faster the first contender is than each of the others.
+ * A group that compares the first contender with each of the others.
  *
  * Each lap is a sample that times itself: mitata would time fast ones in batches and slow ones one by one.
  * And the contenders take turns of a few milliseconds in random order, where mitata alone would measure one
@@ -136,7 +136,7 @@ const STALLED_MS = 10_000;
 /** When the lap began that is under way. */
 let lapBegan: number | undefined;
 
-/** Laps for so many milliseconds, one at least. */
+/** Laps for some milliseconds, at least one. */
 async function timed(laps: Laps, ms: number): Promise<number[]> {
   const times: number[] = [];
   const end = performance.now() + ms;
@@ -150,7 +150,7 @@ async function timed(laps: Laps, ms: number): Promise<number[]> {
 
 function endIfStalled(): void {
   if (lapBegan === undefined || performance.now() - lapBegan < STALLED_MS) return;
-  console.error(`a lap has not ended for ${STALLED_MS / 1000} seconds: whoever is measured does not answer`);
+  console.error(`a lap has not ended for ${STALLED_MS / 1000} seconds: the contender does not answer`);
   process.exit(1);
 }
 
@@ -196,7 +196,7 @@ export async function runWithServers(
   }
 }
 
-/** Laps of one connection to a server: the message so many times at once, and all of it back. */
+/** Laps of one connection to a server: `count` messages at once, and all of them back. */
 export async function exchanges(port: number, size: number, count = 1): Promise<Laps> {
   const client = await Client.connect(port);
   const message = new Uint8Array(size).fill(120);

@@ -3,7 +3,7 @@
  * kernel does not take is kept, and the peer paused until it is out. No limits, no timeouts, no counters, no
  * graceful stop.
  *
- * Keeping the rest costs nothing: CPU a message of 50 connections of 64 bytes against a handler that only
+ * Keeping the rest costs nothing: CPU per message of 50 connections of 64 bytes against a handler that only
  * calls write() is 0.99 (quartiles 0.99 to 1.06; that handler against itself: 1.03 to 1.21), and with 32
  * messages in flight 1.02 (0.94 to 1.13; against itself 0.87 to 1.07).
  */
@@ -30,7 +30,7 @@ Bun.listen({
       unsent.delete(socket);
       socket.resume();
     },
-    // A paused socket gets its FIN after resume(): nothing waits here any more.
+    // A paused socket gets its FIN after resume(): nothing waits here.
     end(socket) {
       socket.end();
     },

@@ -13,7 +13,7 @@ export interface LoadCase extends Named {
   readonly connections: number;
   readonly bytes: number;
   readonly depth: number;
-  /** Messages a second over all connections; the open loop's. */
+  /** Messages per second over all connections; for the open loop. */
   readonly rate?: number;
 }
 
@@ -66,7 +66,7 @@ export const cases: readonly Case[] = [
     name: "10,000 a second",
     kind: "open",
     about:
-      "50 connections, messages of 64 bytes, 10,000 a second by a schedule that does not wait for the server.",
+      "50 connections, messages of 64 bytes, 10,000 per second by a schedule that does not wait for the server.",
     connections: 50,
     bytes: 64,
     depth: 64,
@@ -83,7 +83,7 @@ export const cases: readonly Case[] = [
   {
     name: "idle",
     kind: "idle",
-    about: "10,000 connections that say nothing after their first byte.",
+    about: "10,000 connections that stay silent after their first byte.",
     connections: 10_000,
   },
   {
@@ -106,7 +106,7 @@ export interface Metric {
   readonly better: "lower" | "higher";
   /** Of which cases. */
   readonly kinds: readonly Case["kind"][];
-  /** Whether it says nothing about the server when the generator was the limit. */
+  /** Whether it is not the server's figure when the generator was the limit. */
   readonly limited?: true;
   /** Why its ratio is never a verdict. */
   readonly noVerdict?: string;
@@ -119,14 +119,14 @@ const FEW = "of so few messages that chance decides";
 export const metrics: readonly Metric[] = [
   {
     name: "cpu",
-    title: "CPU time a message",
+    title: "CPU time per message",
     unit: "µs",
     better: "lower",
     kinds: ["closed", "open", "churn"],
   },
   {
     name: "rate",
-    title: "messages a second",
+    title: "messages per second",
     unit: "/s",
     better: "higher",
     kinds: ["closed"],
@@ -134,7 +134,7 @@ export const metrics: readonly Metric[] = [
   },
   {
     name: "rate",
-    title: "connections a second",
+    title: "connections per second",
     unit: "/s",
     better: "higher",
     kinds: ["churn"],

@@ -1,13 +1,12 @@
 /**
- * Charts as SVG: bars with their spread, and percentiles on a log axis. It changes when a chart's looks do.
- * What is shown is the caller's.
+ * Charts as SVG: bars with their spread, and percentiles on a log axis. It changes when their design does.
  */
 
 export interface BarRow {
   readonly name: string;
   readonly value: number;
   readonly spread: readonly [low: number, high: number];
-  /** What stands behind the bar. */
+  /** The text after the bar. */
   readonly text: string;
 }
 
@@ -31,7 +30,7 @@ const HEAD = 46;
 const GAP = 14;
 const AXIS = 26;
 
-/** Light and dark by what the reader's system says; a page that has charts inside has this once. */
+/** Light and dark, by the reader's system; a page with charts has this once. */
 export const STYLE = `
 :root, svg { --paper: #ffffff; --ink: #1f2328; --soft: #59636e; --rule: #d8dee4; --own: #c2410c; --other: #8b98a5; }
 @media (prefers-color-scheme: dark) {
@@ -50,7 +49,7 @@ svg .own-line { stroke: var(--own); stroke-width: 2; } svg .other-line { stroke:
 export const escaped = (text: string): string =>
   text.replace(/[&<>"']/g, (character) => `&#${character.codePointAt(0)};`);
 
-/** What is this project's own stands out; all others look alike. */
+/** This project's own bars stand out. */
 const own = (name: string): "own" | "other" => (name.startsWith("ringback") ? "own" : "other");
 
 const at = (x: number): string => x.toFixed(1);
@@ -71,11 +70,11 @@ export function bars(panels: readonly Panel<BarRow>[]): { body: string; height: 
   for (const panel of panels) {
     body += heading(panel, y);
     y += HEAD;
-    const most = Math.max(
+    const max = Math.max(
       ...panel.rows.map(({ value, spread }) => Math.max(value, spread[1])),
       Number.MIN_VALUE,
     );
-    const scale = (value: number): number => NAME + (Math.max(0, value) / most) * room;
+    const scale = (value: number): number => NAME + (Math.max(0, value) / max) * room;
     for (const { name, value, spread, text } of panel.rows) {
       const [low, high] = [scale(spread[0]), scale(spread[1])];
       const middle = y + 10;

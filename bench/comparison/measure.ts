@@ -36,14 +36,13 @@ export const pinnedTo = (core: number | undefined, command: readonly string[]): 
 export function coresToPin(): Cores | null {
   if (Bun.which("taskset") === null) return null;
   // "pid 42's current affinity list: 0-2,7"
-  const said = Bun.spawnSync(["taskset", "-cp", String(process.pid)]).stdout.toString();
-  const cores = said.slice(said.lastIndexOf(":") + 1).match(/\d+/g) ?? [];
+  const affinity = Bun.spawnSync(["taskset", "-cp", String(process.pid)]).stdout.toString();
+  const cores = affinity.slice(affinity.lastIndexOf(":") + 1).match(/\d+/g) ?? [];
   return cores.length >= 2 ? { server: Number(cores[0]), load: Number(cores.at(-1)) } : null;
 }
 
 /**
- * What a child that was spawned for one measurement says; it is killed when it takes too long, or at an
- * abort.
+ * The output of a child that was spawned for one measurement; it is killed at a timeout or an abort.
  */
 async function output(command: string[], ms: number, signal: AbortSignal): Promise<string> {
   const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "pipe", timeout: ms, signal });
@@ -51,7 +50,7 @@ async function output(command: string[], ms: number, signal: AbortSignal): Promi
   if (child.exitCode === 0) return stdout;
   if (child.exitCode === null && !signal.aborted)
     throw new Error(`the load generator was ended by ${child.signalCode}, as when it takes ${ms / 1000} s`);
-  throw new Error(stderr.trim() || `the load generator exited with ${child.exitCode} and said nothing`);
+  throw new Error(stderr.trim() || `the load generator exited with ${child.exitCode} and no message`);
 }
 
 async function load(
@@ -100,7 +99,7 @@ async function memory(server: Running, one: MemoryCase, core: number | undefined
   }
 }
 
-/** A figure of a server; where there is none because the server is gone, its last words are wanted. */
+/** A figure of a server; if the server has gone, the error shows its last words. */
 async function orLastWords<T>(running: Running, figure: Promise<T>): Promise<T> {
   try {
     return await figure;
@@ -139,7 +138,7 @@ export async function measure(
         };
     }
   } catch (error) {
-    const told = { error: (error as Error).message };
-    return firstEchoMs === undefined ? told : { firstEchoMs, ...told };
+    const failure = { error: (error as Error).message };
+    return firstEchoMs === undefined ? failure : { firstEchoMs, ...failure };
   }
 }

@@ -68,18 +68,18 @@ function ladder(result: Result, one: Case): Panel<LadderRow>[] {
   const isLate = (name: Percentile): boolean =>
     loads.filter(({ load }) => load!.schedule?.late.includes(name)).length * 2 > loads.length;
   const all = Object.keys(PERCENTILES) as Percentile[];
-  const said = all.filter((name) => !isLate(name));
+  const known = all.filter((name) => !isLate(name));
   const rows = result.servers.flatMap(({ name }): LadderRow[] => {
     const its = loads.filter(({ server, load }) => server === name && load!.latency.count !== 0);
-    if (its.length === 0 || said.length === 0) return [];
-    const points = said.map((percentile) => {
+    if (its.length === 0 || known.length === 0) return [];
+    const points = known.map((percentile) => {
       const value = median(its.map(({ load }) => load!.latency[percentile]));
       return { name: PERCENTILES[percentile], value, text: shown(value, "µs") };
     });
     return [{ name, points }];
   });
-  const names = said.map((name) => PERCENTILES[name]).join(", ");
-  const rest = said.length < all.length ? "; beyond, it is mostly the generator's own lateness" : "";
+  const names = known.map((name) => PERCENTILES[name]).join(", ");
+  const rest = known.length < all.length ? "; beyond, it is mostly the generator's own lateness" : "";
   return rows.length === 0
     ? []
     : [{ title: `latency: ${one.name} (${names}${rest})`, note: one.about, rows }];
@@ -141,13 +141,13 @@ export function summaryChart(result: Result, again?: Result): string {
   return svg({ body, height: height + caption.height }, title, true);
 }
 
-/** One line for each case: what ringback needs of the baseline, or that it cannot be told. */
+/** One line per case: ringback's share of the baseline's CPU, or that there is no verdict. */
 function sentences(result: Result, cells: Cells): string {
   const lines = cells
     .filter(({ server, metric, ratio }) => server === "ringback" && metric.name === "cpu" && ratio !== null)
     .map(({ case: its, ratio, verdict }) => {
       const { estimate, low, high } = ratio!;
-      const text = `${estimate.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}] of ${result.baseline}'s CPU time a message`;
+      const text = `${estimate.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}] of ${result.baseline}'s CPU time per message`;
       return `<li><b>${escaped(its)}</b>: ${escaped(text)}${verdict === null ? " (the interval spans 1: no verdict)" : ""}</li>`;
     });
   return lines.length === 0
@@ -187,8 +187,8 @@ function method(result: Result): string[] {
       : `The server ran on core ${pinned.server} with all its threads, the load generator on core ${pinned.load}; everything else on the machine shared both.`,
     "CPU time is the kernel's account of the server's process, all its threads, over exactly the window, divided by the messages that were answered in it. Every byte that came back was checked: a wrong or missing one voids a measurement.",
     "In the open loop messages leave by a schedule, and latency counts from the moment a message was due, so that a server that stalls cannot hide it. In the closed loop an answer lets the next message go: its latency is friendlier, and its rate is often the generator's limit; then no rate is a verdict, and no latency of a closed loop ever is. Where the schedule was kept so badly by the generator that its own lateness is more than half of a latency, that one is none, either.",
-    `A ratio is taken round by round, against ${baseline}. It is told as the median of the geometric means of all pairs of rounds, with the interval that belongs to it (Hodges and Lehmann, by the signed-rank distribution): it has the true ratio in at least 95 of 100 cases, if rounds are independent and err as easily in one direction as in the other. Where it spans 1, there is no verdict; with fewer than ${MIN_ROUNDS} rounds there is none at all. Among a hundred verdicts, a few may be chance.`,
-    "Bars are medians with their quartiles, latencies medians of the rounds' own percentiles. Behind a bar stand the figure and the ratio; a question mark says that there is no verdict.",
+    `A ratio is taken round by round, against ${baseline}. It is given as the median of the geometric means of all pairs of rounds, with the interval that belongs to it (Hodges and Lehmann, by the signed-rank distribution): it has the true ratio in at least 95 of 100 cases, if rounds are independent and err as easily in one direction as in the other. Where it spans 1, there is no verdict; with fewer than ${MIN_ROUNDS} rounds there is none at all. Among a hundred verdicts, a few may be chance.`,
+    "Bars are medians with their quartiles, latencies medians of the rounds' own percentiles. A bar is followed by the figure and the ratio; a question mark means that there is no verdict.",
   ];
 }
 
@@ -243,7 +243,7 @@ export function page(result: Result): string {
 <h1>${escaped(title)}</h1>
 <p class="soft">Ringback, <code>node:net</code>, a bare <code>Bun.listen</code> handler, on one machine.</p>
 ${sentences(result, cells)}
-${drawn("CPU time a message", "cpu", "closed", "open", "churn")}
+${drawn("CPU time per message", "cpu", "closed", "open", "churn")}
 ${drawn("Throughput", "rate", "closed", "churn")}
 ${latencies(result)}
 ${drawn("Memory", "memory", "idle", "stalled")}

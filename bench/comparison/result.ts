@@ -18,7 +18,7 @@ export interface Measurement {
   at: number;
   /** Milliseconds from the start of the server's process to its first echoed byte, if there was one. */
   firstEchoMs?: number;
-  /** Of the load generator, but for the histogram, of which no reader takes more than the percentiles. */
+  /** The load generator's result, without the histogram: readers use its percentiles alone. */
   load?: Omit<LoadResult, "histogram">;
   memory?: { connections: number; emptyBytes: number; fullBytes: number };
   /** Why there is no figure. */
@@ -57,19 +57,19 @@ export interface Cell {
   server: string;
   case: string;
   metric: Metric;
-  /** One a round. */
+  /** One per round. */
   values: number[];
   median: number;
   /** Quartiles of the rounds. */
   spread: [low: number, high: number];
   /**
-   * Whether the generator was the limit of it in most rounds: the server could do better, and it is not said
-   * how much.
+   * Whether the generator was the limit of it in most rounds: the server could do better, by an unknown
+   * amount.
    */
   limited: boolean;
-  /** To the baseline, round by round; null for the baseline itself, or when the interval cannot be told. */
+  /** To the baseline, round by round; null for the baseline itself, or without an interval. */
   ratio: Interval | null;
-  /** Whether the ratio can be a verdict: the figure is the server's, and not said to be none. */
+  /** Whether the ratio can be a verdict: the figure is the server's, and its metric has verdicts. */
   judged: boolean;
   verdict: Verdict;
 }
@@ -95,7 +95,7 @@ export function valueOf({ load, memory, firstEchoMs }: Measurement, metric: stri
 }
 
 /**
- * What each round says of a server in a case. A start is measured several times a round: then their median.
+ * The figure of each round for a server in a case. Starts are measured several times per round: their median.
  */
 function byRound(result: Result, server: string, one: Case, metric: Metric): Map<number, number> {
   const found = new Map<number, number[]>();
@@ -214,7 +214,7 @@ export function resultText({ measurements, ...rest }: Result): string {
   return [rest, ...measurements].map((line) => `${JSON.stringify(line)}\n`).join("");
 }
 
-/** @throws Error that says what is wrong, when the text is not what resultText() makes */
+/** @throws Error that names the mistake, unless the text is one of resultText()'s */
 export function parseResult(text: string, from: string): Result {
   const [rest, ...measurements] = text
     .trimEnd()
@@ -248,7 +248,7 @@ export function casesNamed(names: readonly string[]): Case[] {
   });
 }
 
-/** 12.3 µs, 45,600 /s, 1.2 MB: three digits that say something. */
+/** 12.3 µs, 45,600 /s, 1.2 MB: three significant digits. */
 export function shown(value: number, unit: Metric["unit"]): string {
   if (unit === "B") return bytesShown(value);
   const text =
@@ -267,8 +267,8 @@ function bytesShown(bytes: number): string {
 }
 
 /**
- * How many rounds were measured, of which the last may not be whole: an interrupted comparison has fewer than
- * it was to have.
+ * The number of measured rounds, the last one perhaps incomplete: an interrupted comparison has fewer than
+ * planned.
  */
 export const roundsOf = ({ measurements }: Result): number =>
   new Set(measurements.map(({ round }) => round)).size;

@@ -42,7 +42,7 @@ function block(one: Case, cells: readonly Cell[], result: Result): string {
   if (first === undefined) return `${one.name}: nothing was measured\n`;
   const find = (server: string, metric = first): Cell | undefined =>
     cells.find((cell) => cell.server === server && cell.metric === metric);
-  const most = Math.max(...cells.filter((cell) => cell.metric === first).map((cell) => cell.median));
+  const max = Math.max(...cells.filter((cell) => cell.metric === first).map((cell) => cell.median));
   const head = ["server", "", first.title, "quartiles", `of ${result.baseline}`];
   const rows = [[...head, ...metrics.slice(1).map((metric) => metric.title)]];
   for (const { name } of result.servers) {
@@ -55,7 +55,7 @@ function block(one: Case, cells: readonly Cell[], result: Result): string {
     const [low, high] = cell.spread;
     rows.push([
       name,
-      bar(most > 0 ? cell.median / most : 0),
+      bar(max > 0 ? cell.median / max : 0),
       figure(cell),
       `${shown(low, first.unit)} to ${shown(high, first.unit)}`,
       ratioText(cell),
@@ -90,7 +90,7 @@ export function table(result: Result, again?: Result): string {
     `in at least 95 of 100 cases${rounds < MIN_ROUNDS ? `, and needs ${MIN_ROUNDS} rounds: there are no verdicts here` : ""}.`,
     `+ better, - worse than ${result.baseline}; no mark where the interval spans 1, nor at what is never a verdict`,
     "(latencies of a closed loop, which follow from its rate, and p99.9).",
-    "* the load generator was the limit: the server can do better, and it is not said how much.",
+    "* the load generator was the limit: the server can do better, by an unknown amount.",
     ...(again === undefined ? [] : [agreementText(result, again)]),
     ...result.notMeasured.map((text) => `not measured: ${text}`),
   ];

@@ -1,6 +1,6 @@
 /**
  * One connection's bytes: what it sends is its own piece of a long pattern, and what comes back is compared
- * with it. It changes when what is sent does, or how a wrong byte is found and told.
+ * with it. It changes when the stream does, or the way to find and report a wrong byte.
  */
 
 /** What voids a run, in a sentence for the user. */
@@ -8,11 +8,11 @@ export class LoadError extends Error {}
 
 /** The pattern's period: a prime, so that no message size divides it. */
 const PERIOD = 1_048_573;
-/** The largest chunk that Bun hands over, and the most that one write is given. */
+/** The largest chunk that Bun hands over, and the maximum of one write. */
 const LONGEST = 524_288;
 
 /**
- * The pattern, and behind it its beginning once more: whatever begins inside is in one piece, and a
+ * The pattern, followed by its beginning again: whatever begins inside is in one piece, and a
  * comparison is one native call without a view. Pseudo-random, so that a piece is found nowhere else.
  */
 const PATTERN = Buffer.allocUnsafe(PERIOD + LONGEST);
@@ -110,7 +110,7 @@ export abstract class CheckedStream<S extends Writable> {
     let at = 0;
     while (at < checked && chunk[at] === PATTERN[(place + at) % PERIOD]) at++;
     if (at === checked) {
-      return `surplus bytes: ${chunk.length} came at offset ${this.received} of its stream, and ${this.owed} were owed`;
+      return `surplus bytes: ${chunk.length} came at offset ${this.received} of its stream, and ${this.owed} were due`;
     }
     const expected = PATTERN[(place + at) % PERIOD]!;
     return (
@@ -119,7 +119,7 @@ export abstract class CheckedStream<S extends Writable> {
     );
   }
 
-  /** Where the bytes that came instead belong, when that can be told. */
+  /** Where the received bytes belong, if that is known. */
   #origin(bytes: Buffer, at: number): string {
     const found = bytes.length < CERTAIN ? -1 : PATTERN.indexOf(bytes);
     if (found < 0) return "";

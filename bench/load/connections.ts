@@ -141,7 +141,10 @@ export class Connections implements Load {
       throw new LoadError(connectFailure(this.run.settings, error));
     });
     await this.run.orFailure(
-      beforeDeadline(all, () => `connect to ${host}:${port}: ${stand} of ${connections} connections stand`),
+      beforeDeadline(
+        all,
+        () => `connect to ${host}:${port}: ${stand} of ${connections} connections are established`,
+      ),
     );
   }
 

@@ -58,8 +58,7 @@ export interface LoadResult {
     unsent: number;
     lateness: Times;
     /**
-     * Percentiles of the latency that say nothing about the server: they are mostly the generator's own
-     * lateness.
+     * Percentiles of the latency that are mostly the generator's own lateness, and not the server's.
      */
     late: Percentile[];
   } | null;
@@ -194,10 +193,10 @@ export function describe(result: LoadResult): string {
   const depth = mode === "churn" ? "" : `, ${settings.depth} in flight on each`;
   const rows: [string, string][] = [
     ["load", `${mode === "churn" ? "visits" : loop}, ${settings.connections} connections${depth}`],
-    ["", `${settings.bytes} bytes a message, ${settings.verify ? "every byte verified" : "not verified"}`],
+    ["", `${settings.bytes} bytes per message, ${settings.verify ? "every byte verified" : "not verified"}`],
     [
       "window",
-      `${result.seconds.toFixed(2)} s behind ${settings.warmup} s of warm-up${result.interrupted ? ", interrupted" : ""}`,
+      `${result.seconds.toFixed(2)} s after ${settings.warmup} s of warm-up${result.interrupted ? ", interrupted" : ""}`,
     ],
     [
       what,

@@ -17,9 +17,9 @@ import { CheckedStream, LoadError, type Writable } from "./checked-stream.ts";
 export const clock = Bun.nanoseconds;
 export const SECOND = 1e9;
 
-/** How long, in seconds, a connection may take to stand. */
+/** Seconds that a connect may take. */
 export const CONNECT_DEADLINE = 10;
-/** How long, in seconds, what is owed at the window's end is waited for. */
+/** Seconds to wait for the answers that are missing at the window's end. */
 export const GRACE = 5;
 
 export interface Settings {
@@ -31,7 +31,7 @@ export interface Settings {
   depth: number;
   seconds: number;
   warmup: number;
-  /** Messages a second over all connections, for the open loop; undefined for the closed one. */
+  /** Messages per second over all connections, for the open loop; undefined for the closed one. */
   rate: number | undefined;
   churn: boolean;
   verify: boolean;
@@ -43,7 +43,7 @@ export interface Window {
   ends(): void;
 }
 
-/** What the open loop says beside the latency. */
+/** What the open loop measures beside latency. */
 export interface Schedule {
   pacing: Pacing;
   /** Messages whose turn was in the window. */
@@ -177,7 +177,7 @@ export abstract class RunStream<S extends Writable> extends CheckedStream<S> {
 export function connectFailure({ host, port }: Settings, error: unknown): string {
   const code = errorCode(error as Error);
   const advice: Record<string, string> = {
-    ECONNREFUSED: ": nobody listens there; start the server first",
+    ECONNREFUSED: ": no server listens there; start it first",
     EADDRNOTAVAIL: ": no free local port is left; visit less often, or wait a minute",
   };
   return `connect to ${host}:${port}: ${code}${advice[code] ?? ""}`;

@@ -1,9 +1,9 @@
 /**
  * Visits: connect, one message, its echo, close; and the next. It changes when what a visit is does.
  *
- * A visit ends as a well-behaved client's does: our FIN behind the echo, then the server's. Who sends the
+ * A visit ends as a well-behaved client's does: our FIN after the echo, then the server's. Who sends the
  * first FIN keeps the port for a minute in TIME_WAIT, and that is here. On the loopback interface Linux gives
- * such a port to a next connect after a second (tcp_tw_reuse): in 60 s of 6,300 visits a second there were
+ * such a port to a next connect after a second (tcp_tw_reuse): in 60 s of 6,300 visits per second there were
  * never more than 14,100 ports in TIME_WAIT, half of those there are, and the rate did not fall. A reset
  * would keep no port, and would measure how a server meets resets.
  */
@@ -11,7 +11,7 @@ import { LoadError } from "./checked-stream.ts";
 import { clock, CONNECT_DEADLINE, connectFailure, ended, errorCode, GRACE } from "./run.ts";
 import { type Load, type Run, RunStream, SECOND } from "./run.ts";
 
-/** How often those that are still connecting are looked at, in milliseconds. */
+/** How often pending connects are polled, in milliseconds. */
 const SWEEP = 500;
 
 class Visitor extends RunStream<Bun.Socket<Visitor>> {
@@ -65,7 +65,7 @@ class Visitor extends RunStream<Bun.Socket<Visitor>> {
     this.fail(ended(this, "ended (FIN)"));
   }
 
-  /** Behind our own FIN, Bun tells the server's as a close without an error, and no end. */
+  /** After our own FIN, Bun reports the server's as a close without an error, and no end. */
   closed(error: Error | undefined): void {
     if (this.state !== "waiting for the server's FIN" || error !== undefined)
       return this.fail(ended(this, error === undefined ? "closed" : `reset (${errorCode(error)})`));
@@ -115,7 +115,7 @@ export class Visits implements Load {
     const [first] = late;
     throw new LoadError(
       `missing: ${late.length} visits were not over ${GRACE} s after the end; ` +
-        `the first is of ${first!.name}, ${first!.state}, with ${first!.owed} bytes owed`,
+        `the first is of ${first!.name}, ${first!.state}, with ${first!.owed} bytes missing`,
     );
   }
 }

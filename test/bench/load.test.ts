@@ -77,7 +77,7 @@ describe("the closed loop", () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     for (const row of [
       /^load +closed loop, 4 connections, 1 in flight on each$/m,
-      /^ +64 bytes a message, every byte verified$/m,
+      /^ +64 bytes per message, every byte verified$/m,
       /^messages +[\d,]+ +[\d,]+\/s +[\d.]+ MB\/s each way$/m,
       /^latency, µs +p50 [\d.,]+ +p90 .* p99 .* p99\.9 .* max .* mean [\d.,]+ +\(of [\d,]+\)$/m,
       /^server +used \d+% of a core.* µs of CPU for each .* resident, at most [\d.]+ MB$/m,
@@ -249,7 +249,7 @@ describe("a server that does wrong voids the run:", () => {
     [
       "it repeats a message",
       { data: once(6400, (peer, chunk) => reply(peer, Buffer.concat([chunk, chunk]))) },
-      /connection \d: surplus bytes: 128 came at offset 6400 of its stream, and 64 were owed/,
+      /connection \d: surplus bytes: 128 came at offset 6400 of its stream, and 64 were due/,
     ],
     [
       "it repeats a message in place of the next",
@@ -276,7 +276,7 @@ describe("a server that does wrong voids the run:", () => {
     [
       "it greets",
       { open: (peer) => reply(peer, Buffer.from("Welcome\n")) },
-      /connection \d: (surplus bytes: 8 came at offset 0 of its stream, and 0 were owed|wrong byte at offset 0)/,
+      /connection \d: (surplus bytes: 8 came at offset 0 of its stream, and 0 were due|wrong byte at offset 0)/,
     ],
     [
       "it says something behind the client's FIN",
@@ -286,7 +286,7 @@ describe("a server that does wrong voids the run:", () => {
           peer.socket.end();
         },
       },
-      /connection \d: surplus bytes: 3 came at offset \d+ of its stream, and 0 were owed/,
+      /connection \d: surplus bytes: 3 came at offset \d+ of its stream, and 0 were due/,
     ],
     [
       "it closes early",
@@ -327,7 +327,7 @@ describe("a server that does wrong voids the run:", () => {
     for (const churn of [[], ["--churn"]]) {
       const { code, stdout, stderr } = await load(port, ...churn);
       expect(stderr).toBe(
-        `load: connect to 127.0.0.1:${port}: ECONNREFUSED: nobody listens there; start the server first\n`,
+        `load: connect to 127.0.0.1:${port}: ECONNREFUSED: no server listens there; start it first\n`,
       );
       expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
     }
@@ -379,7 +379,7 @@ describe("nothing hangs:", () => {
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
     const visits = await slow.silentVisits;
     expect(visits.stderr).toMatch(
-      /^load: missing: 4 visits .* visitor 0, waiting for the echo, with 64 bytes owed\n$/,
+      /^load: missing: 4 visits .* visitor 0, waiting for the echo, with 64 bytes missing\n$/,
     );
     expect(visits.code).toBe(1);
     silent.stop();
@@ -387,14 +387,18 @@ describe("nothing hangs:", () => {
 
   test("a server that does not close behind a visit", async () => {
     const { code, stderr } = await slow.unclosingVisits;
-    expect(stderr).toMatch(/^load: missing: 4 visits .* waiting for the server's FIN, with 0 bytes owed\n$/);
+    expect(stderr).toMatch(
+      /^load: missing: 4 visits .* waiting for the server's FIN, with 0 bytes missing\n$/,
+    );
     expect(code).toBe(1);
     unclosing.stop();
   });
 
   test("a server that takes no more connections", async () => {
     const { code, stdout, stderr } = await slow.stopped;
-    expect(stderr).toMatch(/^load: connect to 127\.0\.0\.1:\d+: 51\d of 600 connections stand after 10 s\n$/);
+    expect(stderr).toMatch(
+      /^load: connect to 127\.0\.0\.1:\d+: 51\d of 600 connections are established after 10 s\n$/,
+    );
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
   });
 });
