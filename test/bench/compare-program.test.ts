@@ -35,7 +35,7 @@ describe("wrong words are refused before anything is measured", () => {
     expect(stderr).toBe('bench: --rounds: "0" is not a whole number from 1 to 99\n');
   });
 
-  test("and --help is none", async () => {
+  test("--help is not a wrong flag", async () => {
     const { stdout, stderr, code } = await bench(COMPARE, "--help");
     expect({ stderr, code }).toEqual({ stderr: "", code: 0 });
     for (const one of cases) expect(stdout).toContain(one.name);

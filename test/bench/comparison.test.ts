@@ -73,7 +73,7 @@ describe("a verdict", () => {
     expect(verdict(resultOf([1, 1, 1, 1, 1], [10, 10, 10, 10, 10]), "cpu")).toBeNull();
   });
 
-  test("a latency of the closed loop is never one: it is the rate once more", () => {
+  test("a latency of the closed loop has no verdict: it repeats the rate", () => {
     const result = resultOf(Array(7).fill(5), Array(7).fill(10));
     expect([verdict(result, "rate"), verdict(result, "p50"), verdict(result, "p99")]).toEqual([
       "better",
@@ -220,7 +220,7 @@ test("a verdict of two runs is one that both have come to", () => {
   }
 });
 
-test("the report gives the ratios to another server of the file, and draws nothing then", async () => {
+test("the report with --to prints the ratios to another server, and draws nothing", async () => {
   const file = join(directory, "to.jsonl");
   await Bun.write(file, resultText(resultOf(Array(7).fill(5), Array(7).fill(10))));
   const { stdout, code } = await bench(REPORT, file, "--to", "ringback");
@@ -278,7 +278,7 @@ test("each measurement has a process of its own", async () => {
 });
 
 test.skipIf(process.platform !== "linux")(
-  "Ctrl-C prints what there is, and leaves nobody behind",
+  "Ctrl-C prints the rounds so far, and leaves no process running",
   async () => {
     const echo = join(directory, "left.ts");
     await Bun.write(
@@ -314,7 +314,7 @@ test.skipIf(process.platform !== "linux")(
   },
 );
 
-test("a server that alters a byte is told, is missing in the table, and makes the exit code 1", async () => {
+test("a server that alters a byte is reported, has no row in the table, and makes the exit code 1", async () => {
   const file = join(directory, "wrong.ts");
   await Bun.write(
     file,

@@ -56,7 +56,7 @@ describe("percentiles are within half a percent of the exact ones:", () => {
   }
 });
 
-test("every value from 0 to 300 is told apart below 256, and none is off by more than half a percent", () => {
+test("values below 256 are exact, and those up to 300 are off by at most half a percent", () => {
   for (let value = 0; value <= 300; value++) {
     // A neighbour on each side, so that neither min nor max gives the value away.
     const histogram = new Histogram();
@@ -82,7 +82,7 @@ test("the edges of every octave up to 2^40 ns are within half a percent", () => 
   }
 });
 
-test("what is longer than the last bucket counts, and max is exact", () => {
+test("values beyond the last bucket count, and max stays exact", () => {
   const histogram = new Histogram();
   histogram.record(1);
   histogram.record(5000 * SECOND);
@@ -96,7 +96,7 @@ test("an empty one has zeros", () => {
   expect([empty.count, empty.min, empty.max, empty.mean, empty.percentile(50)]).toEqual([0, 0, 0, 0, 0]);
 });
 
-test("what is no time is refused, and so is what is no percentile", () => {
+test("an invalid time and an invalid percentile are refused", () => {
   const histogram = new Histogram();
   for (const value of [-1, NaN, Infinity]) expect(() => histogram.record(value)).toThrow(RangeError);
   expect(histogram.count).toBe(0);

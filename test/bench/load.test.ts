@@ -177,7 +177,7 @@ describe("the open loop", () => {
 });
 
 describe("visits", () => {
-  test("each is a connection of its own with one message, counted when it is over", async () => {
+  test("each visit is a connection of its own with one message, counted when it has ended", async () => {
     const { port, peers } = server();
     const result = await measured(port, "--churn", "--bytes", 1000);
     expect(result.mode).toBe("churn");
@@ -385,7 +385,7 @@ describe("nothing hangs:", () => {
     silent.stop();
   });
 
-  test("a server that does not close behind a visit", async () => {
+  test("a server that does not close after a visit", async () => {
     const { code, stderr } = await slow.unclosingVisits;
     expect(stderr).toMatch(
       /^load: missing: 4 visits .* waiting for the server's FIN, with 0 bytes missing\n$/,

@@ -131,7 +131,7 @@ describe("start", () => {
   });
 
   test.skipIf(process.platform !== "linux")(
-    "one that is a child of what was started is refused",
+    "a server that is a child of the started process is refused",
     async () => {
       const { command } = written(ECHO);
       const given = {

@@ -64,7 +64,7 @@ export function checkStream(makePair: MakePair, makeCloggedPair: MakeCloggedPair
 
 function checkRecv({ pair }: Pairs): void {
   describe("recv", () => {
-    test("waits for a byte, gives what is there and no more, and keeps the rest in order", async () => {
+    test("recv waits for a byte, returns at most bufsize of what has come, and keeps the rest in order", async () => {
       const [a, b] = await pair();
       const first = b.recv(100);
       await expectWaiting(first);
@@ -94,7 +94,7 @@ function checkRecv({ pair }: Pairs): void {
       expectSame(Buffer.concat(pieces), sent);
     });
 
-    test("at the peer's FIN gives nothing, again and again, behind all that came before", async () => {
+    test("at the peer's FIN returns empty bytes, again and again, after all that came before", async () => {
       const [a, b] = await pair();
       await a.sendall(bytes("last"));
       a.shutdown(socket.SHUT_WR);
@@ -167,7 +167,7 @@ function checkRecvInto({ pair }: Pairs): void {
 
 function checkSend({ pair, cloggedPair }: Pairs): void {
   describe("send", () => {
-    test("gives the kernel what it takes, and says how much; a FIN behind it loses none of that", async () => {
+    test("returns the number of bytes that the kernel took; a FIN after them loses none", async () => {
       const [a, b] = await pair();
       const taken = await a.send(FILL);
       expect(taken).toBeGreaterThan(0);
@@ -249,7 +249,7 @@ function checkBulk({ pair }: Pairs): void {
     expectSame(Buffer.concat(pieces), sent);
   });
 
-  test("128 MiB arrive with the same hash, with a FIN right behind the last byte", async () => {
+  test("128 MiB arrive with the same hash, with a FIN right after the last byte", async () => {
     const [a, b] = await pair();
     const send = async (): Promise<void> => {
       for (let i = 0; i < 8; i++) await a.sendall(FILL);

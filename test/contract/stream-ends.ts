@@ -67,7 +67,7 @@ export function checkEnds({ pair, cloggedPair, keep, limits }: Pairs): void {
       expect(text(await a.recv(10))).toBe("x");
     });
 
-    test("SHUT_RDWR: reads end, and what was given before still arrives", async () => {
+    test("SHUT_RDWR: reads end, and bytes that were sent before still arrive", async () => {
       const [a, b, stuck] = await cloggedPair();
       await b.sendall(bytes("not read"));
       const sending = a.sendall(PIECE);
@@ -214,7 +214,7 @@ export function checkLoss({ pair, cloggedPair, limits }: Pairs): void {
       }
     });
 
-    test("can still be read: a write that fails loses nothing of what it said before", async () => {
+    test("can still be read: a failed write loses none of its earlier bytes", async () => {
       const [a, b] = await pair();
       // The reset below would throw away what Nagle's algorithm holds back.
       if (a.family !== socket.AF_UNIX) a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1);

@@ -32,7 +32,7 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       expect(text(await b.recv(10))).toBe("late");
     });
 
-    test("of 0 and two recv at a time: the second one is told so, and takes nothing from the first", async () => {
+    test("of 0 and two concurrent recv: the second is refused, and takes nothing from the first", async () => {
       const [a, b] = await pair();
       b.settimeout(0);
       const first = failure(b.recv(10));
@@ -77,7 +77,7 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       expectSame(got, Buffer.concat([most.subarray(0, got.length - 4), bytes("tail")]));
     });
 
-    test("ends a send, of which nothing arrives then", async () => {
+    test("ends a send, none of whose bytes arrive", async () => {
       const [a, b, stuck] = await cloggedPair();
       a.settimeout(0.02);
       // The kernel may find room for some more, a little later: then the next one waits.

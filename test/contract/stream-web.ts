@@ -4,7 +4,7 @@ import * as socket from "../../src/socket.ts";
 import { bytes, drain, expectSame, failure, FILL, PIECE, text, turns, type Pairs } from "./stream-support.ts";
 
 export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
-  test("await using: what was given arrives, and then the socket is gone", async () => {
+  test("await using: sent bytes arrive, and then the socket is gone", async () => {
     const [a, b, stuck] = await cloggedPair();
     const reading = drain(b).finally(() => b.close());
     let sending: Promise<void>;
@@ -17,7 +17,7 @@ export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
     expectSame(await reading, Buffer.concat([stuck, PIECE]));
   });
 
-  test("using: the socket is gone at once, what waits fails, and the peer is told", async () => {
+  test("using: the socket is gone immediately, pending calls fail, and the peer gets a reset", async () => {
     const [a, b, stuck] = await cloggedPair();
     let sending: Promise<unknown>;
     let receiving: Promise<unknown>;
@@ -38,7 +38,7 @@ export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
     else expectSame(end as Buffer, stuck);
   });
 
-  test("for await gives every byte until the FIN, and leaving it leaves the socket as it was", async () => {
+  test("for await yields every byte until the FIN; breaking out leaves the socket as it was", async () => {
     const [a, b] = await pair();
     await a.sendall(bytes("first"));
     for await (const piece of b) {
@@ -99,7 +99,7 @@ export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
       expect(b.fileno()).toBe(-1);
     });
 
-    test("tell the errors that the calls tell", async () => {
+    test("report the errors of the calls", async () => {
       const [a, b] = await cloggedPair();
       const reading = failure(a.readable.getReader().read());
       const writing = failure(a.writable.getWriter().write(PIECE));

@@ -95,7 +95,7 @@ for (const [name, makePair, limits] of transports) {
   }
 }
 
-test("a write to a peer that has closed, and does not read any more, fails within seconds", async () => {
+test("a write to a peer that has closed and no longer reads fails within seconds", async () => {
   const began = performance.now();
   const write = async (makePair: MakePair): Promise<void> => {
     const [a, b] = await makePair();

@@ -134,7 +134,7 @@ describe.skipIf(!hasProc)("a connection's user that throws", () => {
   }
 
   for (const where of ["onData", "onDrain", "onEnd", "onClose"] as const) {
-    test(`in ${where}() is cut off alone, and is told why it ended`, async () => {
+    test(`a throw in ${where}() ends that connection alone, and onClose gets the error`, async () => {
       const { port, ends } = throwing(where);
       const after = await steadyHere(port);
       const served = ends.length;
@@ -162,7 +162,7 @@ describe.skipIf(!hasProc)("a connection's user that throws", () => {
 });
 
 test.skipIf(!hasProc)(
-  "a defect in the echo server itself ends that connection, is told to onDefect, and counts as broken",
+  "an internal error of the echo server ends that connection, is passed to onDefect, and counts as broken",
   async () => {
     const defects: unknown[] = [];
     const server = await start({ onDefect: (error) => defects.push(error) });

@@ -72,7 +72,7 @@ test.skipIf(!hasRaw || !hasProc)(
   },
 );
 
-test.skipIf(!hasProc)("a limit that leaves no room is told by listen, and not to the clients", () => {
+test.skipIf(!hasProc)("a descriptor limit without room is an error of listen, and not of the clients", () => {
   const program = `import { create_server } from "${ROOT}/src/socket.ts"; create_server(["127.0.0.1", 0]);`;
   const command = ["sh", "-c", `ulimit -n 38 && exec "$0" -e "$1"`, process.execPath, program];
   const { stderr, exitCode } = Bun.spawnSync(command, { timeout: 10_000 });

@@ -46,7 +46,7 @@ function steadyAcross(program: Program, come: () => Promise<RawPeer>): Promise<(
 const why = noLink === "" ? "" : ` (skipped: ${noLink})`;
 
 describe.skipIf(noLink !== "")(`a link that loses packets${why}`, () => {
-  test("slows megabytes down, there and back, and changes none; the half-close comes behind them", async () => {
+  test("slows megabytes down, there and back, and changes none; the half-close arrives after them", async () => {
     const { link, program, come } = await across();
     const after = await steadyAcross(program, come);
     link.shape(RATES, "8kb", "16kb");

@@ -111,7 +111,7 @@ describe.skipIf(!hasRaw)("with its log", () => {
     },
   );
 
-  test("in a pipe that nobody reads, it serves; what is read later is whole lines", async () => {
+  test("in a pipe that nobody reads, it serves; lines that are read later are whole", async () => {
     const fifo = join(folder(), "log");
     await Bun.$`mkfifo ${fifo}`;
     const reader = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);

@@ -115,7 +115,7 @@ describe.skipIf(!hasRaw)("a reset", () => {
     });
   }
 
-  test("behind our FIN, in a stop: that is an end as well, and the stop does not wait for more", async () => {
+  test("a reset after our FIN, in a stop, is an end as well: the stop does not wait for more", async () => {
     const program = await launch(["--drain-timeout", "20"]);
     const before = descriptors(program.pid);
     const peers = await some(50, () => connected(program.port));
@@ -154,7 +154,7 @@ describe.skipIf(!hasRaw)("a reset", () => {
 });
 
 test.skipIf(!hasRaw)(
-  "a reset in the library's queue: accept gives the connection, recv tells it, the next is served",
+  "a reset in the library's queue: accept returns the connection, recv throws, the next one is served",
   async () => {
     const { listener, address } = server(64);
     const check = async (): Promise<void> => {

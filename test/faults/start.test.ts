@@ -83,7 +83,7 @@ describe.skipIf(!hasProc || !hasRaw)("a port that is free when the server starts
 
 describe.skipIf(!hasProc)("a signal while the server starts, whenever that is,", () => {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    test(`${signal}: it ends it as the kernel does, or with 0 and its totals, and nobody listens any more`, async () => {
+    test(`${signal}: the program ends by the signal, or with 0 and its totals, and no longer listens`, async () => {
       const moments = closingIn();
       const outcomes: boolean[] = [];
       for (let tries = 0; tries < 14; tries++) {

@@ -223,7 +223,7 @@ describe.skipIf(!hasRaw)("a stop beside", () => {
 });
 
 test.skipIf(!hasRaw)(
-  "a stop of the library's TLS server beside what is no TLS: who is in mid-stream gets all, and it ends by itself",
+  "a stop of the library's TLS server beside plaintext clients: streams end whole, and the process ends",
   async () => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       const child = Bun.spawn([process.execPath, "run", `${ROOT}/test/support/tls-echo.ts`], {

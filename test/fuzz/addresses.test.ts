@@ -130,7 +130,7 @@ describe("addresses", () => {
       },
     ));
 
-  test("bytes that are none are an OSError, or what can be read of them", () =>
+  test("invalid bytes are an OSError, or the address that they contain", () =>
     fuzz(
       5_000,
       (random) => {

@@ -66,7 +66,7 @@ describe("calls that are given anything", () => {
       },
     ));
 
-  test("socket() and socketpair() make what was asked for, or nothing", () =>
+  test("socket() and socketpair() make the requested socket, or none", () =>
     fuzz(
       2_000,
       (random) => {

@@ -186,7 +186,7 @@ describe("command lines", () => {
       },
     ));
 
-  test("a server's words say what it is, and are all there is of it", () =>
+  test("a server's words name it, and all of them are used", () =>
     fuzz(
       6_000,
       (random) =>

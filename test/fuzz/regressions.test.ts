@@ -50,7 +50,7 @@ describe("found by fuzzing", () => {
     expect(openDescriptors()).toBe(before);
   });
 
-  test("a family that is none of the three was made, where the kernel has it", () => {
+  test("a family outside the three was made if the kernel had it", () => {
     expect(thrown(() => socket.socket(16 as never))).toMatchObject({ code: "EAFNOSUPPORT" });
   });
 
@@ -86,14 +86,14 @@ describe("found by fuzzing", () => {
     expect(await failure(() => pending)).toBeInstanceOf(TypeError);
   });
 
-  test("a server's options that are none were the runtime's TypeError, or taken for no options", () => {
+  test("invalid options of a server were the runtime's TypeError, or ignored", () => {
     for (const options of [null, 5, "x"] as never[]) {
       const error = thrown(() => socket.create_server(["127.0.0.1", 0], options));
       expect((error as Error).message).toStartWith("create_server: options are an object, not ");
     }
   });
 
-  test("what is no text and no bytes was the runtime's TypeError to the inet_ calls", () => {
+  test("arguments of the inet_ calls that are neither text nor bytes were the runtime's TypeError", () => {
     for (const [call, given] of [
       [() => socket.inet_aton(5 as never), "inet_aton: an address is a string, not number"],
       [
@@ -121,7 +121,7 @@ describe("found by fuzzing", () => {
 
   const refusal = (args: string[]): string => String((thrown(() => readCommand(args, {})) as Error).message);
 
-  test("the server showed a terminal's commands raw, and cut what it quoted at a full stop or at a new line", () => {
+  test("the server showed control characters raw, and cut quotes at a full stop or a new line", () => {
     expect(refusal(["--\x1b[31mred"])).toBe("Unknown option '--\\u{1b}[31mred'; try \"ringback --help\"");
     expect(refusal(["a. b\r\nc"])).toBe("Unexpected argument 'a. b\\u{d}\\u{a}c'; try \"ringback --help\"");
     expect(refusal(["--port=\u202e1"])).toBe('--port: "\\u{202e}1" is not a whole number from 0 to 65535');

@@ -53,7 +53,7 @@ async function tcp(): Promise<Pair> {
 
 const unix = (): Promise<Pair> => Promise.resolve(socket.socketpair() as unknown as Pair);
 
-describe("whatever two ends call, what is received is what was sent", () => {
+describe("two ends make any calls: received bytes are the sent ones", () => {
   for (const [name, pair] of [
     ["TCP", tcp],
     ["socketpair", unix],

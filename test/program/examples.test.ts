@@ -273,7 +273,7 @@ describe("http-client", () => {
     expect(reply.subarray(head + 4).equals(body)).toBe(true);
   });
 
-  test("into a file as well, behind what is there", async () => {
+  test("appends to a file as well", async () => {
     const directory = await mkdtemp(join(tmpdir(), "ringback-"));
     try {
       using server = Bun.serve({

@@ -77,7 +77,7 @@ test("a chunk has memory of its own, and keeps its bytes while others come", asy
   client.socket.destroy();
 });
 
-test("a pause inside data holds at once, a FIN behind it too, and the order is kept", async () => {
+test("a pause inside data takes effect immediately, also for a FIN that follows, and keeps the order", async () => {
   const events: string[] = [];
   let server: Socket | undefined;
   const { port } = listen({
@@ -214,7 +214,7 @@ test("what terminate refuses in `open` is reset, and never had a connection in s
 });
 
 test.skipIf(libc === undefined)(
-  "listen(2) and SO_RCVBUF on listener.fd are taken, and what is inherited is told",
+  "listen(2) and SO_RCVBUF work on listener.fd, and accepted sockets inherit the buffer",
   async () => {
     const listener = listen({});
     expect(listener.fd).toBeGreaterThan(2);
@@ -227,7 +227,7 @@ test.skipIf(libc === undefined)(
   },
 );
 
-test("the socket over send(2) gives what Bun's gives: all, a part with a drain after it, -1", async () => {
+test("a write by send(2) returns what Bun's write returns: all, a part with a drain after it, -1", async () => {
   const results: number[] = [];
   let drains = 0;
   let direct = false;
@@ -296,7 +296,7 @@ describe.skipIf(libc === undefined)("a descriptor of ours that Bun is given", ()
     await until(() => seen.includes("data hello"), "the echo");
   });
 
-  test("is told that nobody listens by `close`, unless a write has had the error: then there is an `end` and none", async () => {
+  test("a refused connect is a `close` with the error; after a failed write, an `end` and no error", async () => {
     const other = openDescriptor(AF_INET, SOCK_STREAM, 0);
     bindDescriptor(other, AF_INET, ["127.0.0.1", 0]);
     // Bound, and nobody listens.

@@ -106,14 +106,14 @@ describe("peers that wait in vain", () => {
     expect(await verdict(port)).toMatch(/a hang: it waits for the server's FIN since/);
   });
 
-  test("and one that is thrown out is told at once", async () => {
+  test("a peer that is thrown out is reported immediately", async () => {
     const { port } = server({
       data: (peer, chunk) => (peer.received < 500 ? reply(peer, chunk) : void peer.socket.terminate()),
     });
     expect(await verdict(port)).toMatch(/reset \(ECONNRESET\) by the server|closed by the server/);
   });
 
-  test("for their own end, because they move nothing, are a hang; and one whose end comes early is told", async () => {
+  test("silent peers that are never ended are a hang; one that is ended too early is reported", async () => {
     // By its --idle-timeout a server would end them after a second.
     const idle = [900, 2_000] as const;
     expect(await verdict(server().port, idle)).toMatch(
@@ -168,7 +168,7 @@ describe.skipIf(!hasProc)("the program", () => {
     });
   });
 
-  test("--help says every flag; a command that does not serve is told with its last words", async () => {
+  test("--help lists every flag; a command that does not serve is reported with its last words", async () => {
     const [help, dead] = await Promise.all([
       soak("--help"),
       soak("--command", "sh -c 'echo no room for {port} >&2; exit 5'"),

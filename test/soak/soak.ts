@@ -34,7 +34,7 @@ const LEAST_SAMPLE_S = 0.1;
 const ANSWER_MS = 10_000;
 const LEAVE_MS = 45_000;
 const CLOSE_MS = 5_000;
-/** A number of descriptors lasts that was the same at so many looks. */
+/** The number of descriptors is stable when it was the same at this many polls. */
 const SAME_LOOKS = 10;
 const LOOK_MS = 20;
 /**
@@ -66,24 +66,24 @@ const FLAGS = {
   help: { short: "h", help: "show this text" },
 } as const;
 
-const HELP = `Soaks an echo server: mixed peers for as long as is asked, every byte that comes back checked, its memory,
-descriptors and CPU time watched; then it is stopped under load.
+const HELP = `Soaks an echo server: mixed peers check every byte for as long as you say, while its memory, descriptors and
+CPU time are watched. Then it is stopped under load.
 
 Usage: bun run soak [options]
 
 ${listFlags(FLAGS)}
 
-The first fifth, and at least a minute of it (of short runs half), is warm-up. Behind it nothing may be sure to rise
-(Theil-Sen's slope, the lower end of its interval above 0) by more than so much in all, however long it takes: the memory
-by 5 MB, the descriptors by 4 (where less than 10 minutes are judged 10 MB, less than 4 minutes 24 MB and 16), the CPU
-time a message by 25%. Nor may memory or descriptors be clearly higher by as much in the last tenth than in the first.
-After all peers have left, no descriptor more is open than before; ${REST_S} s later (of short runs a tenth), memory is at
-most 16 MB (32 MB) above the warm-up's, and at most ${100 * CPU_AT_REST}% of a core is used. Stopped by SIGTERM under load, our
-server exits with 0 within 11 s, and its totals are the peers'. Of another server it is enough that it ends.
+The first fifth, at least a minute (half of a short run), is warm-up. After it, the soak fails if one of these surely
+rises (Theil-Sen's slope, the lower end of its interval above 0) by more than this in the whole run: memory by 5 MB (24 MB
+under 4 minutes, 10 MB under 10), descriptors by 4 (16 under 4 minutes), CPU time per message by 25%. It also fails if
+memory or descriptors are clearly higher by as much in the last tenth than in the first; if descriptors stay open when
+all peers have left; or if ${REST_S} s later (a tenth in short runs) memory is more than 16 MB (32 MB) above the warm-up's, or
+more than ${100 * CPU_AT_REST}% of a core is used. Stopped by SIGTERM under load, our server must exit with 0 within 11 s, with totals
+that match the peers'. Another server only has to end.
 
-Ctrl-C ends it early, with the verdict on what was seen; a second one at once.
-Exit code 1: a wrong byte, a peer that waits 30 s in vain, one that says nothing and is ended before 29 s or not
-within 35 s, a slope, a crash, a wrong end. 2: a wrong flag. What too short a run does not tell is marked with a "?".
+Ctrl-C ends it early, with the verdict so far; a second one ends it immediately.
+Exit code 1: a wrong byte, a peer that waits 30 s for nothing, a silent one that is ended before 29 s or not within
+35 s, a rise, a crash, a wrong end. 2: a wrong flag. A "?" marks what the run was too short to tell.
 
 Try it:
   bun run soak --minutes 3

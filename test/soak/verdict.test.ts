@@ -37,7 +37,7 @@ describe("the trend", () => {
       expect(found((_, random) => 60 * MB + 4 * MB * noise(random), seed)).toBeUndefined();
   });
 
-  test("a leak of 60 MB an hour is found in noise of ±6 MB, and its slope is told", () => {
+  test("a leak of 60 MB an hour is found in noise of ±6 MB, with its slope", () => {
     const leak: Memory = (at, random) => 60 * MB + (60 * MB * at) / 3600 + 4 * MB * noise(random);
     for (const seed of SEEDS) expect(found(leak, seed)).toBe("slope");
     const random = new Random(9);
@@ -183,7 +183,7 @@ describe("the verdict", () => {
     expect(totalsCheck({ ...line("goodbye\n"), own: false })).toMatchObject({ passed: true });
   });
 
-  test("what too few samples do not tell has not passed", () => {
+  test("a check with too few samples has not passed", () => {
     for (const samples of [[], flat.slice(0, 9)]) {
       expect(named(seen(samples), undefined)).toEqual([
         ...["memory", "CPU", "descriptors"],

@@ -81,7 +81,7 @@ describe("every file", () => {
     expect(wide.filter((at) => !inText(at))).toEqual([]);
   });
 
-  test("begins with what it is for", () => {
+  test("begins with its reason to change", () => {
     const silent = files.filter((file) => file.startsWith("src/") && !/^(#!.*\n)?\/\*\*/.test(text(file)));
     expect(silent).toEqual([]);
   });

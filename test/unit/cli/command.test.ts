@@ -108,7 +108,7 @@ describe("a command line is read", () => {
   });
 });
 
-test("PORT stands in for --port, and its error names it; HOST is no variable of ours", () => {
+test("PORT replaces a missing --port, and its error names it; HOST is ignored", () => {
   expect(() => readCommand([], { PORT: "http" })).toThrow('PORT: "http" is not a whole number');
   expect(readCommand([], { PORT: "99" })).toMatchObject({ serve: { port: 99 } });
   expect(readCommand(["--port", "1"], { PORT: "http" })).toMatchObject({ serve: { port: 1 } });

@@ -33,7 +33,7 @@ describe("a row of statistics", () => {
     seconds: 2,
   });
 
-  test("stands below its header, in 100 columns, for large numbers too", () => {
+  test("a row fits below its header, in 100 columns, for large numbers too", () => {
     expect(row.length).toBe(statsHeader().length);
     expect(row.length).toBeLessThanOrEqual(100);
     expect(row.trim().split(/ +(?=\d)/)).toEqual([

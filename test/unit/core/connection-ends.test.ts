@@ -36,7 +36,7 @@ test("a send that failed ends writing, and reading goes on", () => {
 });
 
 describe("drop", () => {
-  test("counts what was held, and what comes later", () => {
+  test("drop() counts held bytes, and those that come later", () => {
     const { connection, seen } = holding(new FakeSocket());
     connection.onData(Buffer.alloc(30));
     connection.take(10);
@@ -93,7 +93,7 @@ test("a chunk that comes after the close reaches nobody and counts nowhere", () 
   expect(seen).toEqual(["closed undefined"]);
 });
 
-test("reading that was stopped is not resumed when what is held goes out, but by readOn()", () => {
+test("stopped reading is resumed by readOn(), not by held bytes that go out", () => {
   const socket = new FakeSocket();
   const { connection } = holding(socket);
   connection.onData(Buffer.alloc(1000));

@@ -38,7 +38,7 @@ describe("a short write", () => {
     expect(socket.bytes).toEqual(bytes(10));
   });
 
-  test("makes later chunks wait behind it: nothing is offered before the drain", () => {
+  test("makes later chunks wait: nothing is offered before the drain", () => {
     const socket = new FakeSocket(5);
     const { connection } = echoing(socket);
     connection.onData(bytes(10));
@@ -49,7 +49,7 @@ describe("a short write", () => {
     expect(socket.bytes).toEqual(bytes(20));
   });
 
-  test("copies nothing: what is written later is the very chunk that came", () => {
+  test("copies nothing: the chunk itself is written later", () => {
     const offered: ArrayBufferLike[] = [];
     class Watched extends FakeSocket {
       override write(chunk: Uint8Array, offset: number, length: number): number {
@@ -87,7 +87,7 @@ describe("the memory of a large chunk", () => {
     expect(socket.bytes).toEqual(Buffer.concat([bytes(40_000), bytes(40_000)]));
   });
 
-  test("is given back when the connection ends, however it does, and what comes then as well", () => {
+  test("is freed when the connection ends, in whatever way, and so are later chunks", () => {
     for (const end of ["abort", "close", "drop"] as const) {
       const { connection } = echoing(new FakeSocket(10));
       const held = bytes(40_000);
@@ -102,7 +102,7 @@ describe("the memory of a large chunk", () => {
     expect(late.length).toBe(0);
   });
 
-  test("of which the user took a slice is the user's", () => {
+  test("stays, if the user has taken a slice of it", () => {
     const { connection } = echoing(new FakeSocket());
     const [first, second] = [bytes(40_000), bytes(40_000)];
     connection.hold(first);
@@ -195,7 +195,7 @@ describe("the peer's FIN", () => {
     expect(ends).toEqual([undefined]);
   });
 
-  test("waits for what is held: no FIN of ours overtakes a byte", () => {
+  test("is answered after the held bytes: our FIN overtakes none", () => {
     const socket = new FakeSocket(1);
     const { connection, ends } = echoing(socket);
     connection.onData(bytes(3));
@@ -246,7 +246,7 @@ describe("finish", () => {
 
 describe("a write that says -1", () => {
   for (const at of ["the first chunk", "a drain"] as const) {
-    test(`at ${at} terminates now, never pauses, and tells the error once`, () => {
+    test(`at ${at} terminates immediately, never pauses, and reports the error once`, () => {
       const socket = new FakeSocket(at === "a drain" ? 1 : Infinity);
       const { connection, ends } = echoing(socket);
       if (at === "a drain") connection.onData(bytes(3));
@@ -294,7 +294,7 @@ describe("closing", () => {
     }
   });
 
-  test("lets go of the socket before it tells, so that nothing can be written in between", () => {
+  test("detaches the socket before it notifies, so that nothing can be written in between", () => {
     const socket = new FakeSocket();
     let heldAtEnd = -1;
     const user: ConnectionHandler = {
@@ -318,7 +318,7 @@ describe("closing", () => {
     expect(connection.held).toBe(0);
   });
 
-  test("leaves what is held for the handler, whose drop() gives the ring back to the pool, empty", () => {
+  test("leaves held bytes to the handler, whose drop() returns the ring to the pool, empty", () => {
     const pool = new RingPool(CAPACITY);
     const ring = pool.borrow();
     pool.giveBack(ring);
@@ -353,7 +353,7 @@ test("a connection without backlog owns no ring", () => {
   expect(pool.borrow()).toBe(ring);
 });
 
-test("an owner that writes a second piece past the first one is told so", () => {
+test("a second write while the first one waits is an error", () => {
   const { connection } = echoing(new FakeSocket(1));
   connection.write(bytes(3));
   expect(() => connection.write(bytes(3))).toThrow("still queued");

@@ -101,7 +101,7 @@ describe("a ring refuses, and stays as it was", () => {
     expect(ring).toMatchObject({ held: 0, memory: 0, full: false, low: true });
   });
 
-  test("an empty chunk, an offset outside the chunk, an offset behind other chunks", () => {
+  test("an empty chunk, an offset outside the chunk, an offset after other chunks", () => {
     const ring = new RingBuffer(10);
     expect(() => ring.push(chunk())).toThrow(RangeError);
     expect(() => ring.push(chunk(1), 1)).toThrow(RangeError);

@@ -53,7 +53,7 @@ describe("everything comes back, then FIN, when the peer half-closes", () => {
     client.socket.destroy();
   });
 
-  test("also what is held, and not paused, when the FIN comes", async () => {
+  test("also bytes that are held without a pause when the FIN comes", async () => {
     const { server, client, bytes } = await heldWhole();
     client.socket.end();
     // The FIN is in the kernel; one turn of the event loop and the server has seen it.
@@ -112,7 +112,7 @@ describe("a peer that does not read", () => {
     expect(server.figures.bytesCopied).toBe(0);
   });
 
-  test("and then resets: the connection goes, with its descriptor and what was held", async () => {
+  test("and then resets: the connection goes, with its descriptor and the held bytes", async () => {
     const server = await start();
     const before = readdirSync("/dev/fd").length;
     const clients = await Promise.all(Array.from({ length: 20 }, () => stalled(server.port)));
@@ -158,7 +158,7 @@ describe("slices of one byte", () => {
 });
 
 describe("resets mid-stream", () => {
-  test("300 of them leave no connection and no descriptor behind", async () => {
+  test("300 of them leave no connection and no descriptor open", async () => {
     const server = await start();
     const before = readdirSync("/dev/fd").length;
     const block = pattern(200_000);
@@ -232,7 +232,7 @@ describe("the tutorial's replies", () => {
     client.socket.destroy();
   });
 
-  test("a reply as large as a chunk counts as one: what is held stays at the ring and one chunk", async () => {
+  test("a reply as large as a chunk counts as one: at most the ring and one chunk are held", async () => {
     const server = await start({ reply: "tutorial", recvSize: 1 << 30 });
     const client = await stalled(server.port);
     expect(server.figures.held).toBeGreaterThan(0);

@@ -9,7 +9,7 @@ import { exchange, pattern, peer, stalled, until } from "../../support/peers.ts"
 setDefaultTimeout(30_000);
 
 describe("the limit of connections", () => {
-  test("what is over it is reset at once, the others are served, and a place that is left is given again", async () => {
+  test("connections beyond the limit are reset, the others are served, and a free place is used again", async () => {
     const server = await start({ maxConnections: 2 });
     const first = await peer(server.port);
     const second = await peer(server.port);
@@ -28,7 +28,7 @@ describe("the limit of connections", () => {
     expect((await exchange(server.port, Buffer.from("next"))).toString()).toBe("next");
   });
 
-  test("is refused where the descriptor limit cannot give it, before anything listens", async () => {
+  test("a limit beyond the descriptor limit is refused before anything listens", async () => {
     await expect(start({ maxConnections: connectionLimit() + 1 })).rejects.toThrow(RangeError);
   });
 });
@@ -45,7 +45,7 @@ describe("the idle timeout", () => {
     client.socket.destroy();
   });
 
-  test("resets a peer for which bytes are held: it must not take what it has for everything", async () => {
+  test("resets a peer for which bytes are held: it must not believe that it has everything", async () => {
     const server = await start({ engine: hastyEngine, idleTimeout: 0.5 });
     const client = await stalled(server.port);
     await until(() => server.figures.open === 0, "the stalled connection is closed", 4000);
@@ -76,7 +76,7 @@ describe("the idle timeout", () => {
     },
   );
 
-  test("what comes behind our FIN is counted as dropped", async () => {
+  test("bytes that come after our FIN are counted as dropped", async () => {
     const server = await start({ engine: hastyEngine, idleTimeout: 0.2 });
     const client = await peer(server.port);
     expect(await client.ended).toBe("FIN");
@@ -112,7 +112,7 @@ describe("a stop", () => {
     expect(performance.now() - began).toBeLessThan(3000 / HASTE);
   });
 
-  test("gives back what a slow peer had sent, all of it, before the FIN", async () => {
+  test("echoes all that a slow peer had sent before the FIN", async () => {
     const server = await start({ engine: hastyEngine });
     const client = await peer(server.port);
     client.socket.pause();
@@ -184,7 +184,7 @@ describe("a stop", () => {
     quiet.socket.destroy();
   });
 
-  test("serves a peer on whose FIN has come, though the time for reading is over: it gets everything", async () => {
+  test("keeps serving a peer whose FIN has come after reading has stopped: it gets everything", async () => {
     const server = await start({ engine: hastyEngine });
     const client = await peer(server.port);
     client.socket.pause();

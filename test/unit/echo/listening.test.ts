@@ -128,20 +128,23 @@ describe("several addresses", () => {
     expect(listening([SIX, FOUR], port).hosts).toEqual(["::1", "127.0.0.1"]);
   });
 
-  test.skipIf(!hasSix)("of which one is taken: an error that names it, and the other is free again", () => {
-    const fd = openDescriptor(socket.AF_INET6, SOCK_STREAM, 0);
-    closing.push(() => closeDescriptor(fd));
-    setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    bindDescriptor(fd, socket.AF_INET6, ["::1", 0]);
-    listenDescriptor(fd, 1);
-    const [, port] = descriptorName(fd, "getsockname") as [string, number];
-    expect(() => listening([FOUR, SIX], port)).toThrow(
-      expect.objectContaining({ code: "EADDRINUSE", syscall: "listen", address: `[::1]:${port}` }),
-    );
-    expect(listening([FOUR], port).port).toBe(port);
-  });
+  test.skipIf(!hasSix)(
+    "addresses of which one is taken: an error names it, and the others are free again",
+    () => {
+      const fd = openDescriptor(socket.AF_INET6, SOCK_STREAM, 0);
+      closing.push(() => closeDescriptor(fd));
+      setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+      bindDescriptor(fd, socket.AF_INET6, ["::1", 0]);
+      listenDescriptor(fd, 1);
+      const [, port] = descriptorName(fd, "getsockname") as [string, number];
+      expect(() => listening([FOUR, SIX], port)).toThrow(
+        expect.objectContaining({ code: "EADDRINUSE", syscall: "listen", address: `[::1]:${port}` }),
+      );
+      expect(listening([FOUR], port).port).toBe(port);
+    },
+  );
 
-  test("of which this machine has only some: those", () => {
+  test("addresses of which this machine has only some: it listens on those", () => {
     const one = listening([ELSEWHERE, FOUR]);
     expect(one.address).toBe(`127.0.0.1:${one.port}`);
     expect(() => listening([ELSEWHERE, { ...ELSEWHERE, ip: "198.51.100.2", host: "198.51.100.2" }])).toThrow(

@@ -48,7 +48,7 @@ describe("recv-sized slicing", () => {
     expect(socket.bytes).toEqual(bytes(1000));
   });
 
-  test("tutorial: a small recv size does not multiply what is held", () => {
+  test("tutorial: a small recv size does not multiply the held bytes", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket, "tutorial", 1);
     connection.onData(bytes(524_288));

@@ -187,7 +187,7 @@ describe("the form of an address", () => {
     }
   });
 
-  test("is [host, port], [host, port, flowinfo, scopeid] or a Unix address, as the kernel tells it", () => {
+  test("is [host, port], [host, port, flowinfo, scopeid] or a Unix address, as the kernel reports it", () => {
     using four = socket.socket();
     four.bind(["127.0.0.1", 0]);
     expect(four.getsockname()).toEqual(["127.0.0.1", expect.any(Number)]);

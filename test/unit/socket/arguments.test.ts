@@ -42,7 +42,7 @@ test("getaddrinfo of nothing, or of a protocol that the type has not, is a gaier
   });
 });
 
-describe("a signal that is none", () => {
+describe("an invalid signal", () => {
   const wrong = { signal: 5 as unknown as AbortSignal };
 
   test("is refused before anything changes: the connection goes on", async () => {
@@ -93,14 +93,14 @@ test("a signal whose reason has no text ends the call all the same", async () =>
   expect(await receiving).toMatchObject({ name: "AbortError" });
 });
 
-test("an address that is none is told by create_connection", async () => {
+test("create_connection names an invalid address", async () => {
   const none = undefined as unknown as [string, number];
   const error = await failure(() => socket.create_connection(none));
   expect(error).toBeInstanceOf(TypeError);
   expect(error.message).toStartWith("create_connection: ");
 });
 
-test("tls that is none is refused, and null is no TLS", async () => {
+test("invalid tls is refused, and null is plaintext", async () => {
   const { listener, address } = server();
   for (const tls of [false, true, 5, "x", []] as unknown as socket.ConnectOptions["tls"][]) {
     expect(await failure(() => socket.create_connection(address, { tls }))).toBeInstanceOf(TypeError);
@@ -113,7 +113,7 @@ test("tls that is none is refused, and null is no TLS", async () => {
   expect((await kept(conn).recv(9)).toString()).toBe("plain");
 });
 
-test("what has no text is refused in words of ours, too", async () => {
+test("values that cannot be converted to text are refused in our words, too", async () => {
   const { conn } = await connection();
   const none = Object.create(null) as number;
   for (const call of [
@@ -130,7 +130,7 @@ test("what has no text is refused in words of ours, too", async () => {
   }
 });
 
-test("flags that are no number are refused, and a signal that is null is none", async () => {
+test("flags that are not a number are refused, and a null signal is none", async () => {
   const { conn, client } = await connection();
   const flags = "MSG_PEEK" as unknown as number;
   expect(await failure(() => conn.recv(9, flags))).toBeInstanceOf(TypeError);
@@ -138,7 +138,7 @@ test("flags that are no number are refused, and a signal that is null is none", 
   expect((await conn.recv(9, { signal: null as unknown as undefined })).toString()).toBe("here");
 });
 
-test("no secret stands in the error for tls that is none, and what is missing does", async () => {
+test("the error for invalid tls names the missing option, and shows no secret", async () => {
   const address: [string, number] = ["127.0.0.1", 0];
   const text = "-----BEGIN PRIVATE KEY-----" as unknown as socket.TLS;
   const error = await failure(() => socket.create_connection(address, { tls: text }));

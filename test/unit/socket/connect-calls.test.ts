@@ -95,7 +95,7 @@ describe("connect", () => {
     expect(await failure(() => one.getpeername())).toMatchObject({ code: "ENOTCONN" });
   });
 
-  test("that is not waited for is EINPROGRESS, and then stands", async () => {
+  test("a non-blocking connect is EINPROGRESS, and then established", async () => {
     const { listener, address } = server();
     const one = kept(socket.socket());
     one.setblocking(false);
@@ -113,7 +113,7 @@ describe("connect", () => {
     expect(told.filter((errno) => errno !== EALREADY)).toEqual([0, EISCONN]);
   });
 
-  test("that is not waited for and fails is told by SO_ERROR, or by the next call, once", async () => {
+  test("a failed non-blocking connect is reported by SO_ERROR or by the next call, once", async () => {
     const began = async (): Promise<socket.Socket> => {
       const one = kept(socket.socket());
       one.settimeout(0);
@@ -145,7 +145,7 @@ describe("connect", () => {
     }
   });
 
-  test.skipIf(!hasProc)("leaves no descriptor behind when it fails, is closed or aborted", async () => {
+  test.skipIf(!hasProc)("leaves no descriptor open when it fails, is closed or aborted", async () => {
     const address = freeAddress();
     const cycle = async (): Promise<void> => {
       const refused = socket.socket();
@@ -173,7 +173,7 @@ test("connect_ex throws for a host that is unknown, as in Python", async () => {
   expect(error.errno).toBe(socket.EAI_NONAME);
 });
 
-test("connect_ex gives 0 or the errno", async () => {
+test("connect_ex returns 0 or the errno", async () => {
   const { address } = server();
   const one = kept(socket.socket());
   expect(await one.connect_ex(freeAddress())).toBe((await failure(() => one.connect(freeAddress()))).errno);
@@ -254,7 +254,7 @@ describe("a timeout", () => {
     expect(one.gettimeout()).toBe(null);
   });
 
-  test("of an accept that is over is TimeoutError, which is socket.timeout, and the next accept works", async () => {
+  test("a timeout of accept is TimeoutError, which is socket.timeout, and the next accept works", async () => {
     const { listener, address } = server();
     listener.settimeout(0.03);
     const began = performance.now();
@@ -292,7 +292,7 @@ describe("a timeout", () => {
     }
   });
 
-  test("of a recv that is over loses no byte", async () => {
+  test("a timeout of recv loses no byte", async () => {
     const { client, conn } = await connection();
     client.settimeout(0.02);
     expect(await failure(() => client.recv(9))).toBeInstanceOf(socket.TimeoutError);

@@ -19,7 +19,7 @@ async function works(one: socket.Socket): Promise<void> {
 }
 
 describe.skipIf(!hasProc)("a connect that nobody answers", () => {
-  test("is over at its deadline, as TimeoutError, and the socket can try again", async () => {
+  test("ends at its deadline with TimeoutError, and the socket can try again", async () => {
     const address = silent();
     const one = kept(socket.socket());
     one.settimeout(0.1);
@@ -79,7 +79,7 @@ describe.skipIf(!hasProc)("a connect that nobody answers", () => {
   });
 });
 
-test("a TLS handshake that nobody answers is over at the deadline, and leaves nothing open", async () => {
+test("a TLS handshake without an answer ends at the deadline, and leaves nothing open", async () => {
   const { listener, address } = server();
   const accepted = listener.accept();
   const error = await failure(() => socket.create_connection(address, 0.1, { tls: {} }));

@@ -46,7 +46,7 @@ const first: [name: string, tell: Tell][] = [
 ];
 
 for (const [name, event] of first) {
-  test(`${name} before the TLS handshake: it does not stand until the handshake is done`, async () => {
+  test(`${name} before the TLS handshake: not established until the handshake is done`, async () => {
     const { opened, tell } = opening({});
     tell(event);
     expect(await isPending(opened)).toBe(true);
@@ -61,7 +61,7 @@ for (const [name, event] of first) {
     expect(await failure(() => opened)).toBeInstanceOf(socket.SSLError);
   });
 
-  test(`${name} without TLS: it stands`, async () => {
+  test(`${name} without TLS: established`, async () => {
     const { opened, tell } = opening();
     expect(await isPending(opened)).toBe(true);
     tell(event);

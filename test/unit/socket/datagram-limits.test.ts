@@ -40,8 +40,8 @@ async function outcome<T>(call: () => Promise<T>): Promise<T | socket.OSError> {
   }
 }
 
-describe("the queue of what has come", () => {
-  test("gives its place back: ten times its bytes pass through it in portions", async () => {
+describe("the queue of received datagrams", () => {
+  test("frees its place: ten times its bytes pass through it in portions", async () => {
     const one = await adopted();
     const [portion, size] = [16, 8000];
     for (let round = 0; round < 20; round++) {
@@ -75,7 +75,7 @@ describe("the queue of what has come", () => {
   });
 });
 
-test("that nobody is there is told to the next recv if none waits, and once", async () => {
+test("a missing receiver is reported to the pending recv or the next one, once", async () => {
   const one = await adopted();
   await one.connect(freeAddress());
   await one.send(Buffer.from("x"));
@@ -130,7 +130,7 @@ describe.skipIf(!linux)("a send for which the kernel has no room", () => {
     expect(error).toMatchObject({ code: "EAGAIN", syscall: "sendto" });
   });
 
-  test("is over at its deadline: TimeoutError", async () => {
+  test("ends at its deadline: TimeoutError", async () => {
     const { one } = await full();
     const began = performance.now();
     const error = await failure(() => one.send(Buffer.from("x"), undefined, 30));
@@ -175,7 +175,7 @@ describe.skipIf(!linux)("a send for which the kernel has no room", () => {
     expect(() => readSync(other, Buffer.alloc(9))).toThrow("EAGAIN");
   });
 
-  test("does not wait in the kernel either, where whoever shares the descriptor has made it wait", async () => {
+  test("does not block in the kernel even if another process has made the shared descriptor blocking", async () => {
     const { one, fd } = await full();
     const F_SETFL = 4;
     expect(requireLibc("fcntl").fcntl(fd, F_SETFL, 0)).toBe(0);

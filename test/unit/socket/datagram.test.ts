@@ -137,7 +137,7 @@ describe("a connected datagram socket", () => {
 });
 
 describe("a recv of datagrams that waits", () => {
-  test("is over at its deadline, and the next one gets what comes", async () => {
+  test("ends at its deadline, and the next recv gets the datagram", async () => {
     const one = bound(0.03);
     const began = performance.now();
     const error = await failure(() => one.recvfrom(10));
@@ -148,7 +148,7 @@ describe("a recv of datagrams that waits", () => {
     expect(text(await one.recv(10))).toBe("x");
   });
 
-  test("does not wait at timeout 0: BlockingIOError, or what is there", async () => {
+  test("does not wait at timeout 0: a datagram that has come, or BlockingIOError", async () => {
     const one = bound(0);
     expect(await failure(() => one.recv(10))).toBeInstanceOf(socket.BlockingIOError);
     await one.sendto(Buffer.from("x"), one.getsockname());
@@ -168,7 +168,7 @@ describe("a recv of datagrams that waits", () => {
     expect(text(await one.recv(10))).toBe("x");
   });
 
-  test("is the only one: a second is told so", async () => {
+  test("is the only one: a second recv is refused", async () => {
     const one = bound();
     const first = one.recv(10);
     const error = await failure(() => one.recvfrom(10));
@@ -236,7 +236,7 @@ test("options, the listening and the shutting of datagram sockets are the kernel
   expect(local.message).toContain("SOCK_DGRAM of AF_UNIX cannot be had");
 });
 
-test("detach gives the descriptor away with what is bound to it", async () => {
+test("detach gives the descriptor away, still bound", async () => {
   for (const adopted of [false, true]) {
     const one = bound(0);
     if (adopted) await one.recv(1).catch(() => undefined);
@@ -251,7 +251,7 @@ test("detach gives the descriptor away with what is bound to it", async () => {
   }
 });
 
-test.skipIf(!hasProc)("a thousand datagram sockets leave no descriptor behind", async () => {
+test.skipIf(!hasProc)("a thousand datagram sockets leave no descriptor open", async () => {
   const cycle = async (): Promise<void> => {
     const one = socket.socket(AF_INET, SOCK_DGRAM);
     one.bind(["127.0.0.1", 0]);

@@ -47,7 +47,7 @@ describe("a socket", () => {
     expect(await failure(() => one.connect(server().address))).toMatchObject({ code: "EINPROGRESS" });
   });
 
-  test("of a given descriptor is of the family and the type that it is told, and otherwise of the kernel's", () => {
+  test("of a given descriptor has the given family and type, or else the kernel's", () => {
     const fd = openDescriptor(AF_INET, SOCK_STREAM, 0);
     const its = socket.socket(undefined, undefined, 0, fd);
     expect([its.family, its.type]).toEqual([AF_INET, SOCK_STREAM]);
@@ -99,7 +99,7 @@ describe("a socket", () => {
     }
   });
 
-  test("that listens tells in for await that its timeout is over", async () => {
+  test("that listens throws its timeout in for await", async () => {
     const { listener } = server();
     listener.settimeout(0.02);
     const loop = async (): Promise<void> => {
@@ -170,7 +170,7 @@ describe("detach", () => {
     expect(one.getsockopt(SOL_SOCKET, socket.SO_TYPE)).toBe(SOCK_STREAM);
   });
 
-  test("after a connect that was not waited for gives the descriptor", async () => {
+  test("after a non-blocking connect returns the descriptor", async () => {
     const { listener, address } = server();
     const one = kept(socket.socket());
     one.setblocking(false);
@@ -223,7 +223,7 @@ describe("detach", () => {
 });
 
 describe("close with SO_LINGER", () => {
-  test("that is off delivers, whatever seconds stand beside it", async () => {
+  test("that is off delivers, whatever its seconds", async () => {
     const { client, conn } = await connection();
     client.setsockopt(SOL_SOCKET, SO_LINGER, new Int32Array([0, 5]));
     const sending = client.sendall(Buffer.alloc(MUCH));

@@ -40,7 +40,7 @@ describe("MSG_WAITALL", () => {
     expect((await b.recv(100)).toString()).toBe("-rest");
   });
 
-  test("gives what there is at the end, and then the end", async () => {
+  test("returns the last bytes, and then the end", async () => {
     const [a, b] = pair();
     await a.sendall(Buffer.from("abc"));
     a.shutdown(socket.SHUT_WR);
@@ -62,7 +62,7 @@ describe("MSG_WAITALL", () => {
     expect((await b.recv(6, socket.MSG_WAITALL)).toString()).toBe("abcdef");
   });
 
-  test("gives what came before a reset, and the reset to the next call", async () => {
+  test("returns the bytes before a reset, and the next call throws the reset", async () => {
     const listener = kept(socket.create_server(["127.0.0.1", 0]));
     const client = kept(await socket.create_connection(listener.getsockname()));
     const [conn] = await listener.accept();
@@ -97,7 +97,7 @@ describe("MSG_DONTWAIT", () => {
   });
 });
 
-test("what is not supported is refused by its name, before anything happens", async () => {
+test("unsupported flags are refused by name, before anything happens", async () => {
   const [, b] = pair();
   expect((await failure(() => b.recv(1, socket.MSG_PEEK))).message).toContain("MSG_PEEK");
   expect((await failure(() => b.recv_into(Buffer.alloc(1), 1, socket.MSG_WAITALL))).message).toContain(

@@ -83,7 +83,7 @@ test.if(process.platform === "linux")("a stream and a datagram descriptor keep t
   expect(flagsOf(udp) & O_NONBLOCK).toBe(0);
 });
 
-test("TCP_NODELAY is what was set", async () => {
+test("TCP_NODELAY keeps its value", async () => {
   const { listener, client, conn } = await pair();
   const noDelay = (one: { getsockopt(level: number, option: number): number }): number =>
     one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY);

@@ -75,7 +75,7 @@ describe.skipIf(!hasProc)("a connect that fails when no descriptor is left", () 
   });
 });
 
-test("with a timeout, what was sent is not kept until the deadline", async () => {
+test("with a timeout, sent bytes are not kept until the deadline", async () => {
   // A process of its own: another test's timer would hide it.
   const program = `import * as socket from "${import.meta.dir}/../../../src/socket.ts";
     const [a, b] = socket.socketpair();
@@ -123,7 +123,7 @@ describe("a signal that is aborted already", () => {
 });
 
 describe("TLS", () => {
-  test.skipIf(!hasProc)("options that are none are an SSLError, and leave nothing behind", async () => {
+  test.skipIf(!hasProc)("invalid options are an SSLError, and leave nothing open", async () => {
     const { address } = server();
     const descriptors = openDescriptors();
     const seen = await unhandled(async () => {
@@ -307,7 +307,7 @@ describe("a buffer that is transferred away", () => {
     expect((await a.recv(2)).toString() + (await a.recv(9)).toString()).toBe("hello");
   });
 
-  test("while recv_into waits: a shutdown of reading forgets what it had taken, as all that came", async () => {
+  test("while recv_into waits: a shutdown of reading discards its bytes, as all others", async () => {
     const [a, b] = socket.socketpair();
     (kept(a), kept(b));
     const buffer = new Uint8Array(10);

@@ -61,7 +61,7 @@ describe("a client that stalls in its handshake", () => {
     await expectAlive(client, kept((await listener.accept())[0]));
   });
 
-  test("gives way, the oldest first, when more than 1024 do", async () => {
+  test("is reset, the oldest first, when more than 1024 are under way", async () => {
     const { listener, address } = secureServer();
     const stalled: socket.Socket[] = [];
     for (let i = 0; i < 1025; i++) stalled.push(await stalledClient(address));
@@ -189,7 +189,7 @@ describe("a server that demands certificates", () => {
     await expectAlive(client, kept((await listener.accept())[0]));
   });
 
-  test("tells a client without one by an alert, which its recv throws as an SSLError", async () => {
+  test("sends an alert to a client without one, whose recv throws it as an SSLError", async () => {
     const address = (await asked({ ca: cert })).listener.getsockname();
     const client = kept(await socket.create_connection(address, null, null, { tls: { ca: cert } }));
     const error = await failure(() => client.recv(1));

@@ -99,7 +99,7 @@ async function waitingPair(chunks: string[]): Promise<socket.Socket<socket.AF_IN
   return b;
 }
 
-test("recv_into and a recv in its microtasks give bytes in order, or the second is refused", async () => {
+test("recv_into and a recv in its microtasks return bytes in order, or the second is refused", async () => {
   for (const count of TICKS) {
     const sock = await waitingPair(["111", "222", "333"]);
     const buffer = Buffer.alloc(6);
@@ -137,7 +137,7 @@ test("a buffer that is transferred away takes no byte with it", async () => {
   expect(String(await receiver.recv(9))).toBe("abc");
 });
 
-test("what has a zero byte is refused where C would cut it", async () => {
+test("text with a zero byte is refused where C would cut it", async () => {
   const one = kept(socket.socket(socket.AF_UNIX));
   expect(() => one.bind("/tmp/a\0b")).toThrow("embedded null byte");
   expect(() => socket.create_server("/tmp/a\0b", { family: socket.AF_UNIX })).toThrow("embedded null byte");

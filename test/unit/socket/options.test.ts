@@ -52,7 +52,7 @@ describe("options", () => {
     expect(two.getsockopt(SOL_SOCKET, socket.SO_KEEPALIVE)).toBe(1);
   });
 
-  test("that do not exist, and values that are none, are errors", async () => {
+  test("that do not exist, and invalid values, are errors", async () => {
     const one = kept(socket.socket());
     expect(await failure(() => one.getsockopt(SOL_SOCKET, 9999))).toMatchObject({ code: "ENOPROTOOPT" });
     expect(await failure(() => one.setsockopt(SOL_SOCKET, 9999, 1))).toMatchObject({ code: "ENOPROTOOPT" });
@@ -110,7 +110,7 @@ describe("the descriptor", () => {
     expect(text(await a.recv(1))).toBe("y");
   });
 
-  test("that is none is an error", async () => {
+  test("that is invalid is an error", async () => {
     expect(await failure(() => socket.socket(AF_INET, SOCK_STREAM, 0, -1))).toBeInstanceOf(RangeError);
     expect(await failure(() => socket.socket(undefined, undefined, 0, 99_999))).toMatchObject({
       code: "EBADF",

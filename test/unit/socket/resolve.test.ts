@@ -25,7 +25,7 @@ function fails(code: string): void {
 }
 
 describe("a name service", () => {
-  test("that does not answer now is EAI_AGAIN, which is worth another try; one that knows no such name is not", async () => {
+  test("resolve: a silent DNS server is EAI_AGAIN, an unknown name EAI_NONAME", async () => {
     const codes = [
       ["EAI_AGAIN", "EAI_AGAIN"],
       ["DNS_ETIMEOUT", "EAI_AGAIN"],
@@ -42,7 +42,7 @@ describe("a name service", () => {
     }
   });
 
-  test("that gives an address twice gives it once, and the order is kept", async () => {
+  test("a resolver that returns an address twice: it is listed once, in order", async () => {
     answers(["127.0.0.2", 4], ["::1", 6], ["127.0.0.2", 4], ["127.0.0.1", 4], ["::1", 6]);
     const found = await socket.getaddrinfo("a.name", 80, 0, SOCK_STREAM);
     expect(found.map(([family, , , , [host]]) => [family, host])).toEqual([

@@ -61,7 +61,7 @@ json.dump({n: int(v) for n, v in vars(socket).items() if n.isupper() and isinsta
     expect(missing).toEqual([]);
   });
 
-  test("says by name what cannot be had, and ignores nothing", async () => {
+  test("names an unsupported call in its error, and ignores nothing", async () => {
     const { client } = await connection();
     for (const name of ["recvmsg", "recvmsg_into", "sendmsg", "dup", "ioctl"] as const) {
       const error = await failure(() => client[name]());
@@ -90,7 +90,7 @@ json.dump({n: int(v) for n, v in vars(socket).items() if n.isupper() and isinsta
 });
 
 describe("bind", () => {
-  test("to port 0 tells the real port, before listen, and connections come to it", async () => {
+  test("bind to port 0 has the real port before listen, and connections come to it", async () => {
     const one = kept(socket.socket());
     one.bind(["127.0.0.1", 0]);
     const address = one.getsockname();
@@ -198,7 +198,7 @@ describe("listen and accept", () => {
     a.close();
   });
 
-  test("accept gives a socket of the listener's kind, with the peer's address", async () => {
+  test("accept returns a socket of the listener's family and type, and the peer's address", async () => {
     const { client, conn, peer, listener } = await connection();
     expect([conn.family, conn.type]).toEqual([AF_INET, SOCK_STREAM]);
     expect(peer).toEqual(client.getsockname());
@@ -220,7 +220,7 @@ describe("listen and accept", () => {
     expect(listener.fileno()).toBe(-1);
   });
 
-  test("for await gives connections until the listener is closed", async () => {
+  test("for await yields connections until the listener is closed", async () => {
     const { listener, address } = server();
     const clients: socket.Socket<socket.AF_INET>[] = [];
     const next = async () =>

@@ -51,7 +51,7 @@ async function take(fd: number, length: number): Promise<Buffer> {
   return memory;
 }
 
-describe("a call that is over", () => {
+describe("a call that has settled", () => {
   test("leaves no listener on its signal", async () => {
     const { client, conn } = await connection();
     const { signal } = new AbortController();
@@ -104,7 +104,7 @@ test("a deadline after more days than a timer has is not over at once, and costs
   expect(JSON.parse(stdout.toString())).toEqual(["here", [2 ** 31 - 1]]);
 });
 
-describe("a close that still owes bytes", () => {
+describe("a close with bytes left to deliver", () => {
   test("is patient with a peer that takes some in every ten seconds, and delivers all", async () => {
     const { one, peer, sent, sending } = stuck();
     one.close();
@@ -122,7 +122,7 @@ describe("a close that still owes bytes", () => {
     expect((await failure(() => take(peer, 1))).message).toBe("the end came after 0 of 1 bytes");
   });
 
-  test("gives up a peer that takes nothing for ten seconds, or nothing any more: TimeoutError", async () => {
+  test("gives up a peer that has taken nothing for ten seconds: TimeoutError", async () => {
     for (const before of [0, 300_000]) {
       const { one, peer, sending } = stuck();
       const ended = failure(() => sending);
@@ -142,7 +142,7 @@ describe("a close that still owes bytes", () => {
 });
 
 test.skipIf(process.platform !== "linux")(
-  "a sendall does not wait in the kernel, even where whoever shares the descriptor has made it wait",
+  "a sendall does not block in the kernel even if another process has made the shared descriptor blocking",
   async () => {
     const { one, fd, peer, sent, sending } = stuck();
     const F_SETFL = 4;
