@@ -160,7 +160,7 @@ describe("whose limit it was", () => {
   });
 
   test("where it is known, by what its main thread did and waited for, and not by its other threads", () => {
-    // Compilers on the same core: the main thread waits for what is in the CPU time already.
+    // Compilers on the same core: the main thread waits for work that the CPU time already contains.
     expect(judged(0.85, 0.2, undefined, [0.6, 0.2]).limited).toBe(false);
     expect(judged(0.5, 0.2, undefined, [0.45, 0.5]).reason).toBe(
       "the generator used 50% of a core, its main thread running or waiting for one for 95%, and the server used 20% of a core",

@@ -22,7 +22,7 @@ afterEach(stopServers);
 afterAll(killLoads);
 setDefaultTimeout(30_000);
 
-/** Runs that wait for a deadline begin here, beside the other tests, and are looked at in the last ones. */
+/** Runs that wait for a deadline begin here, beside the other tests, and are checked in the last ones. */
 const silent = serve({ data: () => undefined });
 const unclosing = serve({ end: () => undefined });
 const slow = {
@@ -137,7 +137,7 @@ describe("the open loop", () => {
     const result = await measured(server().port, "--rate", 1000, "--seconds", 0.5);
     const { schedule, messages, latency, seconds } = result;
     expect(result.mode).toBe("open");
-    // A timer is up to a millisecond late, which would be the latency that is told.
+    // A timer is up to a millisecond late, which the latency would contain.
     expect(schedule!.pacing).toBe(process.platform === "linux" ? "ppoll" : "timer");
     expect(schedule!.due).toBeWithin(1000 * seconds - 1.01, 1000 * seconds + 1.01);
     expect(latency.count).toBe(schedule!.due);

@@ -141,7 +141,7 @@ describe("start", () => {
       };
       const refused = await start(given).catch((error: Error) => error.message);
       expect(refused).toContain("does not listen on port");
-      // Nor does what it has started stay behind.
+      // Its children end as well.
       const port = Number(/on port (\d+)/.exec(String(refused))![1]);
       await expect(exchange(port, Buffer.from("here"))).rejects.toThrow("ECONNREFUSED");
       const direct = { ...given, command: ["sh", "-c", `exec "$@"`, "sh", ...command] };

@@ -22,7 +22,7 @@ export interface Limits {
   noDetach?: string;
 }
 
-/** What the tests are given: pairs that are closed when the test is over. */
+/** Pairs for the tests, closed after each. */
 export interface Pairs {
   pair: MakePair;
   cloggedPair: MakeCloggedPair;

@@ -27,7 +27,7 @@ const steadyHere = (port: number, check?: () => Promise<void>) =>
   steady({ pid: process.pid, port }, check === undefined ? {} : { check });
 
 describe.skipIf(!hasProc)("in the library", () => {
-  /** Echoes until it is told to throw. */
+  /** Echoes until it is asked to throw. */
   async function task(accepted: socket.Socket): Promise<void> {
     await using conn = accepted;
     for (let data = await conn.recv(65_536); data.length > 0; data = await conn.recv(65_536)) {
@@ -92,7 +92,7 @@ describe.skipIf(!hasProc)("in the library", () => {
 });
 
 describe.skipIf(!hasProc)("a connection's user that throws", () => {
-  /** A server whose user throws in one of its calls when it was told to. */
+  /** A server whose handler throws in one of its calls when asked to. */
   function throwing(where: keyof ConnectionHandler) {
     const told = new WeakSet<Connection>();
     const ends: unknown[] = [];

@@ -8,7 +8,7 @@ import { connected, hasRaw, rawPeer, type RawPeer } from "../support/raw-peer.ts
 setDefaultTimeout(30_000);
 afterEach(killAll);
 
-/** Lets peers come, and tells who is served and who is refused: nobody waits without a word. */
+/** Lets peers come, and reports which are served and which refused: none waits without an answer. */
 async function come(port: number, count: number) {
   const [served, refused]: [RawPeer[], RawPeer[]] = [[], []];
   const asking = new Set(Array.from({ length: count }, () => rawPeer(port)));

@@ -122,7 +122,7 @@ describe.skipIf(noLink !== "")(`a link that goes down${why}`, () => {
     program.signal("SIGTERM");
     const { code, stderr } = await program.finished;
     expect(code).toBe(0);
-    // The five that were owed bytes have lost them.
+    // The five with held bytes have lost them.
     expect(stderr).toMatch(/^36 connections \(5 broken\), /);
   });
 

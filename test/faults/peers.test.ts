@@ -18,7 +18,7 @@ const BLOCK = pattern(65_536);
 /** More than the kernel takes for a peer that reads nothing. */
 const ENOUGH = pattern(64 * MIB, 2);
 
-/** The last line of a server that is told to stop. */
+/** The last line of a server that is asked to stop. */
 async function totals(program: Program): Promise<string> {
   program.signal("SIGTERM");
   const { code, stderr } = await program.finished;

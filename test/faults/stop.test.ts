@@ -121,7 +121,7 @@ const situations: Record<string, Situation> = {
             if (i % 2 === 0) one.reset();
             else one.close();
           } catch {
-            // Nobody listens any more.
+            // It no longer listens.
           }
         }
       });

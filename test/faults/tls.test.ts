@@ -85,7 +85,7 @@ test.skipIf(!hasRaw)(
         const peers = await Promise.all(Array.from({ length: 20 }, () => connected(port)));
         for (const one of peers) one.send(bytes);
         await check();
-        // An alert may come first. Then it is over, and nobody waits for more.
+        // An alert may come first, and ends the connection.
         for (const one of peers) {
           await one.rest();
           expect(`${what}: ${one.ended}`).toMatch(/: (FIN|ECONNRESET)$/);

@@ -125,7 +125,7 @@ describe("calls that are given anything", () => {
       },
     ));
 
-  /** Half of what is said of TLS may be right. */
+  /** Half of the TLS options may be valid. */
   const tlsOptions = (random: Random): unknown =>
     random.chance(0.2)
       ? anything(random)
@@ -217,7 +217,7 @@ describe("calls that are given anything", () => {
     ));
 });
 
-/** Waits until what was closed is closed by the runtime, too. */
+/** Waits until the runtime has closed the descriptors, too. */
 async function atRest(before: number): Promise<void> {
   const began = performance.now();
   while (openDescriptors() > before && performance.now() - began < 2000) await new Promise(setImmediate);

@@ -58,7 +58,7 @@ export class Game {
   readonly directions: [Direction, Direction];
   /** What was called last, for the message of a failure. */
   readonly log: string[] = [];
-  /** The end that breaks off does so when its writer has made so many calls. */
+  /** The end that breaks off does so after this many calls of its writer. */
   readonly breakAt: number;
   /** The end which breaks off; of the other one everything is graceful. */
   readonly breaker: 0 | 1;
@@ -120,10 +120,10 @@ export class Game {
     for (const from of [0, 1] as const) this.judge(from);
   }
 
-  /** What must be true of one direction when everything is over. */
+  /** What must be true of one direction in the end. */
   judge(from: 0 | 1): void {
     const { bytes, got, sent, maybe, received } = this.directions[from];
-    // Once more, and of what was kept: no byte of it may have changed since it was received.
+    // Again, and of the kept slices: no byte may have changed since it was received.
     expect(Buffer.concat(got).equals(bytes.subarray(0, received))).toBe(true);
     expect(received).toBeLessThanOrEqual(sent + maybe);
     const readerBroke =
@@ -261,7 +261,7 @@ export class Game {
     } else if (!this.broken) expect(["EAGAIN", "ETIMEDOUT"]).toContain(code);
   }
 
-  /** @returns whether the writer is over by it */
+  /** @returns whether this ends the writer */
   breakOff(): boolean {
     if (this.ending === "graceful" || this.broken) return false;
     const who = this.breaker;
@@ -332,7 +332,7 @@ export class Game {
       this.take(direction, buffer.subarray(0, count));
       direction.atEnd = count === 0;
     } else if (dice < 0.4) {
-      // Two at a time: the second one is told so, or the first is done already. Nothing is lost either way.
+      // Two at a time: the second is refused, or the first is done already. Nothing is lost either way.
       const first = end.recv(size);
       const second = await end.recv(size).then((bytes) => bytes, codeOf);
       const bytes = await first;

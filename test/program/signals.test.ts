@@ -121,7 +121,7 @@ describe("SIGTERM and SIGINT", () => {
   });
 });
 
-/** It goes on to run, and does not listen any more. */
+/** It keeps running, and no longer listens. */
 async function exchangeRefused({ port }: Program): Promise<NodeJS.ErrnoException> {
   return await exchange(port, Buffer.from("x")).then(
     () => new Error("it listens"),
@@ -134,7 +134,7 @@ test("a signal that is ignored when the program starts stays ignored, as under n
     const names = ignored.map((name) => name.slice(3)).join(" ");
     const program = await launch([], { shell: `trap '' ${names}` });
     for (const signal of ignored) program.signal(signal);
-    // The first may still be served by a server that stops; it would not listen any more for the others.
+    // The first may still be served by a stopping server, which would not listen for the others.
     for (let i = 0; i < 5; i++) {
       expect((await exchange(program.port, Buffer.from("still"))).toString()).toBe("still");
     }

@@ -324,7 +324,7 @@ describe.skipIf(libc === undefined)("a descriptor of ours that Bun is given", ()
     }
   }
 
-  /** Hands a descriptor to Bun, and notes what it is told of it. */
+  /** Hands a descriptor to Bun, and records its events. */
   function adopt(fd: number, seen: string[], text: string): void {
     const options = {
       fd,

@@ -1,13 +1,13 @@
 /**
- * When the echo server may end a connection of itself, and when it must: told by what the fake kernel saw of
- * it, never by what the code under test counts. It changes when one of the service's times does.
+ * When the echo server may end a connection by itself, and when it must, judged by what the fake kernel saw
+ * of it, never by what the code under test counts. It changes when one of the service's times does.
  */
 import type { Peer } from "./echo-peer.ts";
 import type { FakeBun } from "./fake-bun.ts";
 
-/** Behind our FIN, a peer may go on for so long. */
+/** After our FIN, a peer may go on for this long. */
 const LINGER_MS = 2_000;
-/** In a stop, a peer from which nothing has come for so long has nothing more under way. */
+/** In a stop, a peer that has been silent for this long has nothing under way. */
 const QUIET_MS = 1_000;
 /** In a stop the server looks so often. */
 const STOP_SWEEP_MS = 50;
@@ -72,7 +72,7 @@ export class Limits {
     // What the server has not read: a FIN would be the clean end of a part.
     if (end.peer.incoming.length > 0) return false;
     if (this.#passed(this.stopMs, this.stopBegan)) return true;
-    // By close(), behind what a peer that is idle does not read.
+    // By close(), after the bytes that an idle peer does not read.
     if (socket!.closed && end.incoming.length > 0) {
       return this.#passed(this.idleMs + LINGER_MS, Math.max(openedAt, movedAt, readAt));
     }
@@ -96,7 +96,7 @@ export class Limits {
     // A reset, of a peer that has all that was echoed, and has sent more.
     const sentMore = socket!.endpoint.incoming.length > 0 && !socket!.endpoint.fin;
     if (this.#concluded && end.incoming.length === 0 && sentMore) return true;
-    // A reset, of a peer that does not take what it is owed; or FIN, which mayFinish() judges.
+    // A reset, of a peer that does not take its bytes; or FIN, which mayFinish() judges.
     return this.#idle(peer) && (expected.length > 0 || end.incoming.length > 0);
   }
 

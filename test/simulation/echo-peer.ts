@@ -1,5 +1,5 @@
 /**
- * A scripted peer of the echo server, and what the server owes it. It changes when a peer can misbehave in
+ * A scripted peer of the echo server, and the bytes that it is due. It changes when a peer can misbehave in
  * another way, or when what it must get does.
  */
 import type { ReplyName } from "../../src/echo/reply.ts";
@@ -56,7 +56,7 @@ export class Peer implements Author {
   #late = false;
   /** Its FIN was there before the server's. */
   #endedFirst = false;
-  /** What the server was given before its FIN, and what it owes for that. */
+  /** The bytes that the server received before its FIN, and the reply that is due. */
   #came = 0;
   #owed = 0;
   /** Of a tutorial's replies: how many bytes, and how many of them are composed. */
@@ -127,7 +127,7 @@ export class Peer implements Author {
     return true;
   }
 
-  /** The peer sees that it is over. @returns whether it did */
+  /** The peer sees the end. @returns whether it did */
   notice(): boolean {
     const { end } = this;
     if (this.over || end.closed) return false;
@@ -143,7 +143,7 @@ export class Peer implements Author {
     return this.leave(false);
   }
 
-  // What the server owes it.
+  // The bytes that are due to it.
 
   opened(socket: FakeSocket): void {
     this.socket = socket;
@@ -159,7 +159,7 @@ export class Peer implements Author {
   delivered(queue: Runs, size: number): void {
     this.largest = Math.max(this.largest, size);
     this.movedAt = this.cameAt = this.#limits.now;
-    // Behind its own FIN, the server drops what comes.
+    // After its own FIN, the server drops input.
     if (this.socket!.shut) {
       this.#late = true;
       return;

@@ -35,7 +35,7 @@ export class EchoWorld extends World {
   #connections = 0;
   #refused = 0;
   #delivered = 0;
-  /** How often onDefect was told of a planned one. */
+  /** How often onDefect got a planned error. */
   #defects = 0;
 
   constructor(seed: number, loud: boolean) {
@@ -218,7 +218,7 @@ export class EchoWorld extends World {
   }
 
   /**
-   * Bun asks the kernel before it looks at its timers: nothing waits longer than from one sweep to the next.
+   * Bun polls the kernel before its timers: nothing waits longer than from one sweep to the next.
    */
   override beforeTimer(): void {
     this.#countSpin();

@@ -30,7 +30,7 @@ interface Options {
   socket: Handlers;
 }
 
-/** What the world is told of sockets. */
+/** The world's view of sockets. */
 export interface Watcher {
   opened(socket: FakeSocket): void;
   /** A chunk, the first bytes of the queue, is about to be handed over. */
@@ -39,7 +39,7 @@ export interface Watcher {
   /** Asked for by the code under test, and not done yet. */
   pauses(socket: FakeSocket): void;
   resumes(socket: FakeSocket): void;
-  /** An event of Bun's own has been told, and its microtasks have run. */
+  /** An event of Bun's own has been delivered, and its microtasks have run. */
   happened(): void;
 }
 
@@ -49,7 +49,7 @@ export class FakeSocket implements Transport {
   paused = false;
   shut = false;
   closed = false;
-  /** `end` has been told. */
+  /** `end` has been delivered. */
   endTold = false;
   /** Bun waits for the kernel to take more, and will tell by `drain`. */
   armed = false;
@@ -62,7 +62,7 @@ export class FakeSocket implements Transport {
     this.#fd = fd;
     this.endpoint = endpoint;
     this.#sink = sink;
-    // A connect that is under way is told by `drain`.
+    // The success of a connect is reported by `drain`.
     this.armed = endpoint.state === "connecting";
   }
 
@@ -129,7 +129,7 @@ export class FakeSocket implements Transport {
     if (call !== "write") trace.note(`${call} of #`, this.endpoint.id);
   }
 
-  /** As in Bun, the descriptor is gone before `close` is told, and that is told at once. */
+  /** As in Bun, the descriptor is gone before `close`, which comes immediately. */
   #close(error: Error | undefined, reset = false): void {
     const fd = this.#fd;
     this.closed = true;
@@ -140,14 +140,14 @@ export class FakeSocket implements Transport {
     this.#tell("close", error);
   }
 
-  // What is told.
+  // Events.
 
   #tell(event: keyof Handlers, told?: unknown): void {
     const { trace } = this.#bun.kernel;
     try {
       this.#sink(event, this, told);
     } catch (error) {
-      // Bun tells the handlers what one of them threw, and leaves the socket open.
+      // Bun passes a handler's throw to `error`, and leaves the socket open.
       if (error instanceof Planned && event !== "error") return this.#tell("error", error);
       if (trace.fault === undefined) {
         trace.fail(
@@ -195,7 +195,7 @@ export class FakeSocket implements Transport {
     const { endpoint } = this;
     const { trace, random } = this.#bun.kernel;
     if (endpoint.state === "connecting") return false;
-    // A write was told of the reset, and Bun does not watch a socket that is paused: nothing comes.
+    // A write got the reset, and Bun does not watch a paused socket: nothing comes.
     if (endpoint.error !== "" && !(endpoint.errorTold && this.paused)) return this.#reset();
     if (this.endTold && this.shut) {
       trace.step("both FINs are out at #: `close`", endpoint.id);
@@ -248,7 +248,7 @@ export class FakeSocket implements Transport {
     return true;
   }
 
-  /** A handler that is called although it is over. */
+  /** Calls a handler of a socket that has ended. */
   late(): void {
     const { trace, random } = this.#bun.kernel;
     const event = (["data", "drain", "end", "close"] as const)[random.between(0, 3)]!;

@@ -1,5 +1,5 @@
 /**
- * The system calls of src/os/libc.ts on the fake kernel. bun:ffi is what is replaced: the code that packs
+ * The system calls of src/os/libc.ts on the fake kernel. bun:ffi is replaced: the code that packs
  * addresses and reads errno is the real one. It changes when the code under test uses another system call.
  */
 import { constants } from "node:os";

@@ -26,16 +26,16 @@ export class Endpoint {
   /** What comes from the other end, and what it may hold. */
   readonly incoming = new Runs();
   capacity: number;
-  /** The other end's FIN lies behind what is incoming. */
+  /** The other end's FIN follows the incoming bytes. */
   fin = false;
   /** Our FIN is out. */
   shut = false;
   closed = false;
   /** An RST is on its way here. */
   resetDue = false;
-  /** What the next system call, or Bun, will be told. */
+  /** The error that the next system call, or Bun, will get. */
   error: "" | "ECONNRESET" | "EPIPE" | "ECONNREFUSED" = "";
-  /** A write has been told, so that nobody else will be. */
+  /** A write has got it, so that nobody else will. */
   errorTold = false;
   /** Bytes that this end's kernel has taken, and that its owner has read. */
   sent = 0;
@@ -52,7 +52,7 @@ export class Endpoint {
   }
 
   /**
-   * Whether what is sent now still gets here: nobody may be there any more, or an RST is here or on its way.
+   * Whether bytes that are sent now still arrive: this end may have gone, or an RST is here or on its way.
    */
   get receives(): boolean {
     return !this.closed && !this.resetDue && this.error === "";
@@ -182,7 +182,7 @@ export class Kernel {
     return pair;
   }
 
-  /** The client's end of a connection to a port; it stands when answer() has been called. */
+  /** The client's end of a connection to a port; it is established when answer() has been called. */
   connect(port: number, own = this.freePort()!): Endpoint {
     const [client] = this.pair(own, port);
     client.state = "connecting";
@@ -243,7 +243,7 @@ export class Kernel {
     this.#throwAway(from);
   }
 
-  /** The owner has read so many of the bytes that came. */
+  /** The owner has read this many of the bytes that came. */
   took(by: Endpoint, size: number): void {
     by.incoming.drop(size);
     by.read += size;

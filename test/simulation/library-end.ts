@@ -1,6 +1,6 @@
 /**
  * One end of a connection of the socket library: the calls that wait on it, what each may come to, and the
- * bytes that it is owed. It changes when what a call means changes.
+ * bytes that it is due. It changes when the meaning of a call does.
  */
 import type { Connection } from "../../src/core/connection.ts";
 import type { AddressFamily } from "../../src/os/constants.ts";
@@ -44,7 +44,7 @@ export class End implements Author {
   readEnded = false;
   /** It may be reset by the library: refused, its listener closed, or its connect given up. */
   unwanted = false;
-  /** recv() has told the end, or an error. */
+  /** recv() has returned the end, or thrown an error. */
   ended = false;
   readonly pending = new Set<Call>();
   /** Sends, in order, that may still have bytes to give. */
@@ -53,7 +53,7 @@ export class End implements Author {
   readonly #receiving: { call: Call; judge: () => void }[] = [];
   readonly #received = new Received((reason) => this.fail(reason));
   readonly #ring = new ShadowRing();
-  /** When a closed socket last got on with what it owes. */
+  /** When a closed socket last made progress with its bytes. */
   #progress = { at: 0, sent: -1, owes: false };
   #offered: number;
 
@@ -83,7 +83,7 @@ export class End implements Author {
 
   // Calls.
 
-  /** Follows a call until it is over. */
+  /** Follows a call until it settles. */
   follow<T>(
     call: Call,
     promise: Promise<T>,
@@ -206,7 +206,7 @@ export class End implements Author {
     if (before || this.readEnded) return;
     const { fin, incoming, errorTold, error, read, peer } = this.endpoint!;
     this.#received.ended("the end");
-    // A write has been told of the reset, and Bun tells an end.
+    // A write has got the reset, and Bun reports an end.
     if (error !== "" && errorTold) return;
     if (!fin || incoming.length > 0) this.fail("the end, and the peer has not ended");
     if (read !== peer.sent) this.fail(`the end behind ${read} bytes of ${peer.sent}`);
@@ -312,7 +312,7 @@ export class End implements Author {
     this.#finAt = this.world.clock.now;
   }
 
-  /** Closed, and for so long the peer has taken nothing. */
+  /** Closed, and the peer has taken nothing for too long. */
   get #stuck(): boolean {
     return this.closed && this.world.clock.now - Math.max(this.closedAt, this.#sentAt) >= FLUSH_MS - EXACT_MS;
   }
@@ -357,7 +357,7 @@ export class End implements Author {
   #checkClosing({ closed, endpoint }: FakeSocket): void {
     const { now, next } = this.world.clock;
     const { sent } = endpoint;
-    // What is owed may be given up: that is found when the kernel drains, or with the next look.
+    // Its bytes may be given up: that is noticed at a drain, or with the next poll.
     const owes = this.#finAt === Infinity && (this.#progress.owes || this.waiting("sendall"));
     if (this.#progress.sent !== sent || this.#progress.owes !== owes)
       this.#progress = { at: now, sent, owes };
@@ -373,7 +373,7 @@ export class End implements Author {
     const { clock } = this.world;
     for (const { kind, deadline, abort, waits } of this.pending) {
       if (clock.next > clock.now && deadline + 1 <= clock.now) this.fail(`${kind} is overdue`);
-      // One that does not wait is over with the next turn in any case.
+      // A non-blocking one settles with the next turn in any case.
       if (waits && abort?.controller.signal.aborted)
         this.fail(`${kind} waits, and its signal has been aborted`);
     }

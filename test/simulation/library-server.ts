@@ -1,5 +1,5 @@
 /**
- * A listening socket of the library, with what is known to wait in it. It changes when what may wait does.
+ * A listening socket of the library, with the connections that wait in it. It changes when its queue does.
  */
 import * as socket from "../../src/socket.ts";
 import { End } from "./library-end.ts";

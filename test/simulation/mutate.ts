@@ -112,7 +112,7 @@ function apply(copy: string, mutation: Mutation): () => void {
   return () => writeFileSync(path, source);
 }
 
-/** Without a mutation nothing may be seen, or what is seen says nothing of the mutations. */
+/** Without a mutation all checks must pass, or their failures prove nothing. */
 function expectClean(copy: string): void {
   const nothing = { breaks: "nothing", file: "", at: "", text: "", becomes: "" };
   const onBun = { ...nothing, file: "engine/bun/" };

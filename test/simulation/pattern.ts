@@ -28,7 +28,7 @@ function compiled(pattern: string): RegExp {
 }
 
 /**
- * The part of a file that a name stands for.
+ * The part of a file that a name denotes.
  * @param name "function", "Class.method", "Class.#private", "CONSTANT"
  * @throws Error that says what is missing
  */

@@ -1,6 +1,6 @@
 /**
  * What happened in a simulation: a hash of every step, the last steps in words, and the fault that ended it.
- * It changes when what is told of a failure changes.
+ * It changes when the report of a failure does.
  */
 
 /** An invariant does not hold, or the fake world was used as the real one must not be. */

@@ -89,13 +89,13 @@ export abstract class World implements Watcher {
   abstract begin(): void;
   /** Something happens, or nothing can. */
   abstract act(): void;
-  /** Nothing of interest can happen any more. */
+  /** Nothing of interest can still happen. */
   abstract get exhausted(): boolean;
   /** The invariants. */
   abstract check(): void;
-  /** From now on there is no more bad luck. @returns whether everything is over */
+  /** Ends the bad luck. @returns whether everything has ended */
   abstract heal(): boolean;
-  /** What must be true when it is over. */
+  /** What must be true in the end. */
   abstract judge(): void;
 
   fail(reason: string): never {
@@ -106,7 +106,7 @@ export abstract class World implements Watcher {
     if (!holds) this.fail(reason);
   }
 
-  /** Lives for so many steps, then until all is over. @throws Fault */
+  /** Lives for this many steps, and then to the end. @throws Fault */
   live(steps: number): void {
     this.begin();
     this.#settle();

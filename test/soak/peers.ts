@@ -1,13 +1,13 @@
 #!/usr/bin/env bun
 /**
  * The peers of a soak: who they are and what each does, again and again. Run by soak.ts as a process of its
- * own, which is told what to do and answers over IPC. It changes when there is another kind of peer.
+ * own, which gets orders and answers over IPC. It changes when there is another kind of peer.
  */
 import { Random } from "../support/random.ts";
 import { emptyLedger, Session, type Ledger, type Surroundings } from "./session.ts";
 
 /**
- * What the process is told: to start all peers, to report, to let all of them leave, that the server will be
+ * The orders: to start all peers, to report, to let all of them leave, that the server will be
  * stopped.
  */
 export type Order = "start" | "report" | "leave" | "stop";
@@ -30,7 +30,7 @@ const IDLE_MS = [29_000, 35_000] as const;
 const LATE_MS = 100;
 /** How long peers go on as before when the server is being stopped. */
 const UNDER_LOAD_MS = 1_500;
-/** A peer that reads nothing is stuck when the kernel has taken nothing for so long. */
+/** A peer that reads nothing is stuck when the kernel has taken nothing for this long. */
 const STUCK_MS = 250;
 
 const KIB = 1024;
@@ -52,7 +52,7 @@ const chatty: Part = async (crowd, random) => {
   await session?.finish();
 };
 
-/** A long stream, several pieces of it in flight, whose last ones come behind our FIN. */
+/** A long stream, several pieces of it in flight, the last ones after our FIN. */
 const bulk: Part = async (crowd, random) => {
   const session = await Session.open(crowd, "bulk");
   if (session === undefined) return;
@@ -115,7 +115,7 @@ const resetting: Part = async (crowd, random) => {
   if (await session.until(() => session.received >= part)) session.reset();
 };
 
-/** Goes without a word, and without having read what it is owed. */
+/** Leaves without a word, and without having read its echoes. */
 const vanishing: Part = async (crowd, random) => {
   const session = await Session.open(crowd, "vanishing");
   if (session === undefined) return;
@@ -135,7 +135,7 @@ const parked: Part = async (crowd, random) => {
   session.vanish();
 };
 
-/** FIN behind the first words, and reads late. */
+/** FIN after the first words, and reads late. */
 const late: Part = async (crowd, random) => {
   const session = await Session.open(crowd, "late");
   if (session === undefined) return;
@@ -221,7 +221,7 @@ export class Crowd implements Surroundings {
     this.#failed(why);
   }
 
-  /** Waits, unless everybody shall leave, or the session is over. */
+  /** Waits, unless all shall leave, or the session has ended. */
   async rest(ms: number, session?: Session): Promise<void> {
     const { signal } = this.#leave;
     if (signal.aborted) return;
@@ -249,7 +249,7 @@ export class Crowd implements Surroundings {
     await this.rest(random.between(0, 500));
     while (this.going) {
       await part(this, random);
-      // Nobody may listen any more.
+      // The server may no longer listen.
       if (this.stopping !== undefined) await this.rest(50);
     }
   }
@@ -313,7 +313,7 @@ function serveOrders([port, seed, ours, pid]: string[]): void {
     },
   };
   process.on("message", (order: Order) => orders[order]());
-  // Who gives the orders was killed, and could not stop the server any more.
+  // The process that gives the orders was killed, and could not stop the server.
   process.on("disconnect", () => {
     process.kill(Number(pid), "SIGKILL");
     process.exit(0);

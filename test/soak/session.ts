@@ -18,7 +18,7 @@ export interface Ledger {
    * Connections that did not end by two FINs: thrown away by a peer, or given up by the server, as it may.
    */
   abrupt: number;
-  /** Bytes that were owed when the server's FIN came first, in a stop. */
+  /** Bytes that were missing when the server's FIN came first, in a stop. */
   unanswered: number;
 }
 
@@ -33,9 +33,9 @@ export interface Surroundings {
   readonly sessions: Set<Session>;
   /** Places in the pattern, so that no two sessions send the same bytes at the same time. */
   nextIndex(): number;
-  /** When the server's stop was announced; from then on it may end what is quiet. */
+  /** When the server's stop was announced; from then on it may end quiet connections. */
   readonly stopping: number | undefined;
-  /** Whether the server keeps what it owes when it is stopped. */
+  /** Whether the server delivers all echoes when it is stopped. */
   readonly graceful: boolean;
   /**
    * How long nothing moves, in milliseconds, before the server ends it at the earliest, and by when it has;
@@ -45,7 +45,7 @@ export interface Surroundings {
   fail(why: string): void;
 }
 
-/** A connection that stood this long before a stop, in milliseconds, is none that came in its very moment. */
+/** A connection that was established this many milliseconds before a stop did not come in its very moment. */
 const SETTLED_MS = 1_000;
 /** How long it takes at most to see an end that is there. */
 const SEEN_MS = 3_000;
@@ -87,13 +87,13 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
     this.#around = around;
   }
 
-  /** @returns undefined when nobody listens any more, which is a failure outside a stop */
+  /** @returns undefined when the server no longer listens, which is a failure outside a stop */
   static async open(around: Surroundings, kind: string): Promise<Session | undefined> {
     const session = new Session(around, kind);
     around.sessions.add(session);
     const options = { hostname: "127.0.0.1", port: around.port, allowHalfOpen: true };
     try {
-      // `data` may come before the promise tells: the socket is noted in `open`.
+      // `data` may come before the promise settles: the socket is recorded in `open`.
       session.socket = await Bun.connect({ ...options, data: session, socket: handlers });
     } catch (error) {
       around.sessions.delete(session);
@@ -103,7 +103,7 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
     }
     around.ledger.connections++;
     if (session.over) {
-      // Nobody waited for it any more.
+      // Nobody waits for it.
       session.socket.end();
       return undefined;
     }
@@ -177,7 +177,7 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
     if (!this.over) this.socket?.resume();
   }
 
-  /** FIN behind all that is to be sent. What is owed comes still, and then the server's own FIN. */
+  /** FIN after all bytes. The missing echoes still come, and then the server's own FIN. */
   async halfClose(): Promise<void> {
     if (!(await this.until(() => this.unsent === 0)) || this.over || this.#state === "finishing") return;
     this.#state = "finishing";
@@ -258,7 +258,7 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
     this.#forget();
   }
 
-  /** It was this process that did not run, for so many milliseconds. */
+  /** This process did not run for this many milliseconds. */
   excuse(ms: number): void {
     this.#missed += ms;
   }
@@ -272,7 +272,7 @@ export class Session extends CheckedStream<Bun.Socket<Session>> {
     const most = this.#around.idle?.[1] ?? Infinity;
     if (this.expendable && this.#state === "open" && silent > most + this.#missed && this.#due === Infinity) {
       this.#due = now;
-      // The end comes behind what it has not read.
+      // The end comes after the bytes that it has not read.
       this.socket!.resume();
     }
     if (now - this.#due > SEEN_MS)

@@ -56,8 +56,7 @@ async function interrupted(...args: string[]) {
 }
 
 /**
- * They take seconds, and wait mostly: they run beside the other tests, four at a time, and are looked at
- * last.
+ * They take seconds, and wait mostly: they run beside the other tests, four at a time, and are checked last.
  */
 async function inTurn() {
   const file = (name: string): string => join(directory, name);

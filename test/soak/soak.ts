@@ -208,7 +208,7 @@ class Progress {
   }
 }
 
-/** The peers are there: samples until the time is over, or the user has enough. */
+/** Samples while the peers are there, until the time is up or the user interrupts. */
 async function watch(
   served: Served,
   peers: Peers,
@@ -237,7 +237,7 @@ async function watch(
 }
 
 /**
- * How many descriptors the server has open, when they are as few as before or do not become fewer any more.
+ * The server's open descriptors, once they are as few as before or stable.
  */
 async function openDescriptors(served: Served, before = 0): Promise<number> {
   const deadline = performance.now() + CLOSE_MS;
@@ -248,7 +248,7 @@ async function openDescriptors(served: Served, before = 0): Promise<number> {
   }
 }
 
-/** How many it has open when they do not change any more: what the first look at it left is closed. */
+/** Its open descriptors, once they are stable. */
 async function lastingDescriptors(served: Served): Promise<number> {
   let [open, same] = [0, 0];
   for (const deadline = performance.now() + CLOSE_MS; same < SAME_LOOKS && performance.now() < deadline;) {
@@ -293,7 +293,7 @@ async function run(served: Served, settings: Settings, seen: Seen, interrupt: Ab
     seen.end = end;
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    // A crash explains what the peers saw of it: it is told first.
+    // A crash explains what the peers saw: report it first.
     await Promise.race([served.ended, Bun.sleep(500)]);
     const { fate, lastWords } = served;
     seen.failure =

@@ -1,5 +1,5 @@
 /**
- * Whether a series of samples grows: a robust slope, how sure it is, and what is too much. It changes when
+ * Whether a series of samples grows: a robust slope, its interval, and the thresholds. It changes when
  * the statistics or a threshold does.
  */
 import { median } from "../../bench/statistics.ts";
@@ -94,7 +94,7 @@ export interface Limits {
 
 /**
  * What healthy soaks have shown is a third of it at most. A young heap goes on growing for some minutes, and
- * a young crowd is not complete: a short soak finds only what is worse.
+ * a young crowd is not complete: a short soak finds only larger leaks.
  * @param seconds of the series that is judged
  */
 export function limits(seconds: number): Limits {
@@ -121,7 +121,7 @@ export interface Step {
   clear: boolean;
 }
 
-/** A line is blind to what comes all at once, or late: the ends of a series tell it. */
+/** A line misses a step, or a late rise: compare the ends of the series. */
 export function step(values: readonly number[]): Step | undefined {
   if (values.length < FEWEST_POINTS) return undefined;
   const count = Math.max(Math.ceil(FEWEST_POINTS / 4), Math.floor(values.length / 10));
@@ -135,6 +135,6 @@ export function step(values: readonly number[]): Step | undefined {
 export const jumps = (found: Step, height: number): boolean => found.clear && found.height > height;
 
 /**
- * How much of a run of so many seconds is left out: a fifth and at least a minute, but never more than half.
+ * How many seconds of a run are left out: a fifth and at least a minute, but never more than half.
  */
 export const warmUp = (seconds: number): number => Math.max(0.2 * seconds, Math.min(60, 0.5 * seconds));

@@ -1,5 +1,5 @@
 /**
- * What is said of a soak, by series of which it is known what is right: its statistics, its checks, its
+ * Verdicts on series whose truth is known: its statistics, its checks, its
  * graph.
  */
 import { describe, expect, test } from "bun:test";

@@ -28,7 +28,7 @@ export interface Sample extends Reading {
   back: number;
 }
 
-/** What a soak has seen; what is undefined it did not come to. */
+/** The observations of a soak; undefined for a part that it did not reach. */
 export interface Seen {
   samples: Sample[];
   /** The first thing that went wrong, if any: a wrong byte, a hang, a crash. */
@@ -48,7 +48,7 @@ export interface Seen {
 
 export interface Check {
   name: string;
-  /** undefined: what was seen does not tell. */
+  /** undefined: not enough samples to tell. */
   passed: boolean | undefined;
   text: string;
 }
@@ -86,7 +86,7 @@ const pointsOf = (samples: readonly Sample[], figure: "rss" | "descriptors"): Po
   values: samples.map((sample) => sample[figure]),
 });
 
-/** What is behind the warm-up: the line through it, and the way from its beginning to its end. */
+/** The series after the warm-up: the line through it, and the step from its beginning to its end. */
 function judged({ times, values }: Points): { seconds: number; line?: Fit; ends?: Step } {
   const last = times.at(-1) ?? 0;
   const from = times.findIndex((at) => at >= warmUp(last));
@@ -254,6 +254,6 @@ export const lines = (all: readonly Check[]): string =>
       ({ name, passed, text }) =>
         `${passed === undefined ? "?   " : passed ? "ok  " : "FAIL"} ${name.padEnd(13)}${text}\n`,
     )
-    // What follows in a text stands below its beginning.
+    // Further lines of a text are indented.
     .map((line) => line.replace(/\n(?=.)/g, `\n${"".padEnd(18)}`))
     .join("");

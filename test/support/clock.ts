@@ -6,7 +6,7 @@ const real = performance.now.bind(performance);
 let ahead = 0;
 let spy: { mockRestore(): void } | undefined;
 
-/** Lets so many milliseconds pass at once, and calls back whatever is due by then. */
+/** Moves the clock on, and calls back whatever is due by then. */
 export async function leap(ms: number): Promise<void> {
   // All deadlines share one timer. It is armed for this one, really; when it rings, it looks at the clock.
   const soon = new PendingCall<void>("leap").wait(1);

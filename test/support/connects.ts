@@ -1,7 +1,7 @@
 /**
  * Run as a program: ten thousand connects and closes after as many, in a process of their own, whose memory
  * no other test shares.
- * Prints, as JSON, what the second half left behind: descriptors, and bytes of resident memory.
+ * Prints, as JSON, what the second half left: descriptors, and bytes of resident memory.
  */
 import * as socket from "../../src/socket.ts";
 import { openDescriptors } from "./sockets.ts";
@@ -18,7 +18,7 @@ async function cycles(count: number): Promise<void> {
     await client.recv(1);
     await Promise.all([client[Symbol.asyncDispose](), conn[Symbol.asyncDispose]()]);
   }
-  // What the last ones left to a later turn is over, and can be collected.
+  // The work that the last ones left to a later turn is done, and can be collected.
   await Bun.sleep(100);
   Bun.gc(true);
 }

@@ -1,4 +1,4 @@
-/** An echo server in the test's own process, stopped when the test is over. */
+/** An echo server in the test's own process, stopped after the test. */
 import { afterEach, expect } from "bun:test";
 import { EchoServer, type EchoOptions } from "../../src/echo/echo-server.ts";
 import { pattern, peer, until } from "./peers.ts";

@@ -2,7 +2,7 @@ import type { Transport } from "../../src/core/transport.ts";
 
 /**
  * A socket as Bun's is, with a kernel that takes what the test says. It notes every call, and throws at a
- * call that a real descriptor would suffer from: any use after it was closed, a write behind the FIN.
+ * call that a real descriptor would suffer from: any use after it was closed, a write after the FIN.
  */
 export class FakeSocket implements Transport {
   /** How many bytes the kernel still takes. */
@@ -20,7 +20,7 @@ export class FakeSocket implements Transport {
   readonly calls: string[] = [];
 
   readonly fd = -1;
-  /** The peer's bytes that the kernel has, and whether its FIN is behind them. */
+  /** The peer's bytes in the kernel, and whether its FIN follows them. */
   inKernel = 0;
   finished = false;
 

@@ -112,7 +112,7 @@ const HEAP = 64 << 10;
 
 /**
  * Does it three times to a program that is collecting. The first time makes room, the second time fills it;
- * from then on, in the third, the heap stays, and memory grows by so many bytes at most: the runtime's own
+ * from then on, in the third, the heap stays, and memory grows by at most this many bytes: the runtime's own
  * comes in large pieces.
  */
 export async function thrice(program: Program, bytes: number, fault: () => Promise<void>): Promise<void> {

@@ -16,7 +16,7 @@ export interface Link {
   readonly within: string[];
   /** Makes a socket in the client's namespace: see rawPeer(). */
   readonly make: <T>(call: () => T) => T;
-  /** "up" or "down", at the client's end: what is sent is lost, and nobody is told. */
+  /** "up" or "down", at the client's end: packets are lost without a notice. */
   set(state: "up" | "down"): void;
   /** A rate with a small queue, in each direction: what does not fit is lost, and sent again. */
   shape(rates: { server: string; client: string }, burst: string, limit: string): void;

@@ -70,7 +70,7 @@ export async function peer(port: number, host = "127.0.0.1"): Promise<Peer> {
   };
 }
 
-/** Sends all, half-closes, and gives what came back before the other side's FIN. */
+/** Sends all bytes, half-closes, and returns the bytes that came back before the other side's FIN. */
 export async function exchange(port: number, bytes: Uint8Array, host?: string): Promise<Buffer> {
   const client = await peer(port, host);
   client.socket.end(bytes);

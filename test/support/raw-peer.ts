@@ -1,5 +1,5 @@
 /**
- * Peers by system calls, with nothing between a test and the kernel: they read only when they are told to,
+ * Peers by system calls, with nothing between a test and the kernel: they read only when asked to,
  * reset on demand, and have the receive buffer and the network namespace that a test wants. For Linux. It
  * changes when a test needs another call of the kernel.
  */
@@ -86,8 +86,8 @@ export class RawPeer {
   }
 
   /**
-   * Whether the connection is made, or has failed, which the next call tells. Of a pipe, whether it takes
-   * anything.
+   * Whether the connection is established or has failed, which the next call reports. Of a pipe, whether it
+   * takes anything.
    */
   get stands(): boolean {
     pollfd[0] = this.#fd;
@@ -105,7 +105,7 @@ export class RawPeer {
     return Math.max(0, sent);
   }
 
-  /** @returns what is there, or undefined: nothing is, or it is over, as `ended` says */
+  /** @returns the bytes that have come, or undefined: none, or the connection has ended (see `ended`) */
   recv(size = inbox.length): Buffer | undefined {
     if (this.#fd < 0) return undefined;
     const count = c.recv(this.#fd, ptr(inbox), Math.min(size, inbox.length), 0);
@@ -157,7 +157,7 @@ export class RawPeer {
     );
   }
 
-  /** Reads until it is over. */
+  /** Reads until the end. */
   async rest(): Promise<Buffer> {
     const chunks: Buffer[] = [];
     await until(
@@ -221,7 +221,7 @@ export function rawPeer(port: number, { host = "127.0.0.1", receiveBuffer, make 
   throw new Error(`connect ${host}:${port}: ${code}`);
 }
 
-/** A peer whose connection stands. */
+/** A peer with an established connection. */
 export async function connected(port: number, way?: Way): Promise<RawPeer> {
   const one = rawPeer(port, way);
   await until(() => one.stands, "the connection stands");

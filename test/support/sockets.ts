@@ -1,5 +1,5 @@
 /**
- * What the tests of the socket library share: sockets that are closed when their test is over, and Python's
+ * What the tests of the socket library share: sockets that are closed after their test, and Python's
  * word.
  */
 import * as socket from "../../src/socket.ts";

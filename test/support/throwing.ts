@@ -1,4 +1,4 @@
-/** Loaded before the program: whoever sends "throw" meets a defect in the middle of the server. */
+/** Preloaded: a peer that sends "throw" causes an internal error in the server. */
 import { Connection } from "../../src/core/connection.ts";
 
 const { relay } = Connection.prototype;

@@ -143,7 +143,7 @@ for i in range(len(socks)):
 print(json.dumps({'ports': ports, 'got': [g.decode() for g in got]}))
 `;
 
-/** Several connections at the same time, which take turns; each is read to its end behind a FIN. */
+/** Several concurrent connections, which take turns; each is read to its end after a FIN. */
 export const CONCURRENT_CLIENT = `
 import json, socket, sys
 port, rounds = int(sys.argv[1]), json.loads(sys.argv[2])

@@ -5,7 +5,7 @@ import { TurnBudget } from "../../../src/core/turn-budget.ts";
 import { bunTime } from "../../../src/engine/bun/time.ts";
 import { FakeSocket } from "../../support/fake-socket.ts";
 
-/** A connection whose user holds what comes, as the library does, and what its user saw. */
+/** A connection whose handler holds chunks, as the library does, and a log of its events. */
 function holding(socket: FakeSocket) {
   const seen: string[] = [];
   const user = {

@@ -177,7 +177,7 @@ test("what left the ring is not kept alive by it", async () => {
   })();
   await Bun.sleep(0);
   Bun.gc(true);
-  // The collector looks at the stack conservatively, so that one or two may stay for a while.
+  // The collector scans the stack conservatively, so one or two may stay for a while.
   expect(refs.filter((ref) => ref.deref() !== undefined).length).toBeLessThan(RING_SLOTS / 2);
 });
 

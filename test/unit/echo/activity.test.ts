@@ -36,7 +36,7 @@ describe("quiet time", () => {
 
 describe("an idle peer", () => {
   /**
-   * A peer that was sent 100 bytes, and then looked at ten times in a second.
+   * A peer that was sent 100 bytes, and then polled ten times in a second.
    * @param taken what it acknowledges each time
    */
   function idle(taken: number) {

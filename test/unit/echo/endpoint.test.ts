@@ -1,4 +1,4 @@
-/** What may be written for a host, and what it stands for. */
+/** The ways to write a host, and their addresses. */
 import { describe, expect, test } from "bun:test";
 import { endpointsOf, hostMistake } from "../../../src/echo/endpoint.ts";
 

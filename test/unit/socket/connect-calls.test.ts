@@ -103,7 +103,7 @@ describe("connect", () => {
     expect(error).toBeInstanceOf(socket.BlockingIOError);
     expect(error.code).toBe("EINPROGRESS");
     kept((await listener.accept())[0]);
-    // As connect(2) has it: EALREADY for as long as it goes on, 0 once when it stands, then EISCONN.
+    // As with connect(2): EALREADY while it is under way, 0 once when it is established, then EISCONN.
     const { EALREADY, EISCONN } = constants.errno;
     const told: number[] = [];
     while (told.at(-1) !== EISCONN) {

@@ -1,6 +1,6 @@
 /**
- * Which of Bun's events shows that a connection stands. Bun is a fake here: the order of its events is the
- * test's.
+ * Which of Bun's events shows that a connection is established. Bun is a fake here: the test orders its
+ * events.
  */
 import { afterEach, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import type { Connection } from "../../../src/core/connection.ts";
@@ -19,7 +19,7 @@ setDefaultTimeout(30_000);
 let restore = (): void => undefined;
 afterEach(() => restore());
 
-/** Begins to open a stream over a fake, and gives what tells it Bun's events. */
+/** Begins to open a stream over a fake. @returns a function that passes Bun's events to it */
 function opening(tls?: socket.TLS) {
   let events: Events | undefined;
   const connect = spyOn(Bun, "connect").mockImplementation(((options: { socket: Events }) => {

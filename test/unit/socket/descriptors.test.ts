@@ -1,5 +1,5 @@
 /**
- * The edges of a socket's life: what it is made of, how its connect ends, what close and detach leave behind.
+ * The edges of a socket's life: given descriptors, the end of a connect, close and detach.
  */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { closeDescriptor, descriptorName, openDescriptor } from "../../../src/os/descriptor.ts";

@@ -1,6 +1,6 @@
 /**
- * A call that is followed by another one a few microtasks later: nothing may reach what is somebody else's by
- * then.
+ * A call that is followed by another one a few microtasks later: it must not reach a descriptor that has
+ * changed hands.
  */
 import { afterEach, expect, test } from "bun:test";
 import { dlopen } from "bun:ffi";
@@ -93,7 +93,7 @@ async function waitingPair(chunks: string[]): Promise<socket.Socket<socket.AF_IN
   await b.recv(0);
   for (const chunk of chunks) {
     await a.sendall(Buffer.from(chunk));
-    // Each comes by itself, and what comes while nobody receives tells nobody.
+    // Datagrams come one by one, and those that come while no recv waits are queued.
     await Bun.sleep(2);
   }
   return b;

@@ -1,4 +1,4 @@
-/** An error's stack has the line of whoever called, although an event made the error long after the call. */
+/** An error's stack has the caller's line, although an event made the error long after the call. */
 import { afterEach, expect, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { closeAll, connection, freeAddress, kept, server } from "../../support/sockets.ts";

@@ -1,5 +1,5 @@
 /**
- * Calls that wait: what is left of those that are over, deadlines far away, and how long a close is patient.
+ * Pending calls: leftovers of settled ones, distant deadlines, and the patience of a close.
  */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { getEventListeners } from "node:events";
@@ -35,7 +35,7 @@ function stuck() {
   return { one, fd, peer, sent, sending: one.sendall(sent) };
 }
 
-/** Reads so many bytes, all of which must be there or come. */
+/** Reads exactly this many bytes. */
 async function take(fd: number, length: number): Promise<Buffer> {
   const memory = Buffer.alloc(length);
   for (let got = 0; got < length;) {
