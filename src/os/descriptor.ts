@@ -12,6 +12,8 @@ import {
   AF_INET6,
   AF_UNIX,
   IPPROTO_TCP,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
   SO_LINGER,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
@@ -78,6 +80,44 @@ export function connectDescriptor(fd: number, family: AddressFamily, address: An
   // The kernel does not wait for a Unix listener's full queue: it returns EAGAIN.
   const reason = code === "EAGAIN" && family === AF_UNIX ? "the listener's queue is full" : undefined;
   throw osError({ code, syscall: "connect", address: addressText(address), reason });
+}
+
+/**
+ * accept4(2), which does not wait, though the descriptor may be blocking for other processes.
+ * @returns undefined if no connection waits: another process may have taken it
+ * @throws OSError EMFILE, …
+ */
+export function acceptDescriptor(fd: number): { fd: number; peer: AnyAddress } | undefined {
+  const c = requireLibc("accept4");
+  const bytes = new Uint8Array(SOCKADDR_MAX);
+  const size = new Int32Array([SOCKADDR_MAX]);
+  // Read errno before the flags are restored.
+  const [accepted, code] = withFlags(fd, () => {
+    const result = c.accept4(fd, ptr(bytes), ptr(size), SOCKET_FLAGS);
+    return [result, result < 0 ? lastError(c) : ""];
+  });
+  if (accepted >= 0) return { fd: accepted, peer: decodeAddress(bytes.subarray(0, size[0])) };
+  if (code === "EAGAIN" || code === "ECONNABORTED") return undefined;
+  throw osError({ code, syscall: "accept" });
+}
+
+/**
+ * sendto(2), which does not wait.
+ * @param to a sockaddr; undefined for the connected peer
+ * @param address of `to`, for errors
+ * @returns the datagram's size; -1 while the kernel has no room
+ * @throws OSError EMSGSIZE, EDESTADDRREQ, ECONNREFUSED from an earlier one, …
+ */
+export function sendDatagram(fd: number, bytes: Uint8Array, to?: Uint8Array, address?: string): number {
+  const c = requireLibc("sendto");
+  const flags = MSG_DONTWAIT | (MSG_NOSIGNAL ?? 0);
+  // An empty buffer has no address to give.
+  const from = bytes.length === 0 ? null : ptr(bytes);
+  const sent = c.sendto(fd, from, bytes.length, flags, to === undefined ? null : ptr(to), to?.length ?? 0);
+  if (sent >= 0) return sent;
+  const code = lastError(c);
+  if (code === "EAGAIN" || code === "ENOBUFS") return -1;
+  throw osError({ code, syscall: "sendto", address });
 }
 
 /** getsockname(2) or getpeername(2). @throws OSError ENOTCONN, EBADF */

@@ -2,23 +2,13 @@
  * A datagram socket: received datagrams wait in a queue of bounded size, and those that do not fit are
  * dropped, as in the kernel. It changes when that queue's rules do.
  */
-import { ptr } from "bun:ffi";
 import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from "../os/address.ts";
 import { engine } from "../engine/current.ts";
 import type { Closable } from "../engine/engine.ts";
-import {
-  AF_INET6,
-  MSG_DONTWAIT,
-  MSG_NOSIGNAL,
-  SO_RCVBUF,
-  SOCK_DGRAM,
-  SOL_SOCKET,
-  type AddressFamily,
-} from "../os/constants.ts";
-import { closeDescriptor, getOption } from "../os/descriptor.ts";
+import { AF_INET6, SO_RCVBUF, SOCK_DGRAM, SOL_SOCKET, type AddressFamily } from "../os/constants.ts";
+import { closeDescriptor, getOption, sendDatagram } from "../os/descriptor.ts";
 import { busyError, closedError, osError, wouldBlock, type OSError } from "../os/errors.ts";
 import { literalHost } from "../os/literal-host.ts";
-import { lastError, requireLibc } from "../os/libc.ts";
 import type { ConnectOptions } from "./checks.ts";
 import { Connector } from "./connector.ts";
 import { abortReason, nextTurn, PendingCall, sleep } from "./pending-call.ts";
@@ -126,26 +116,14 @@ export class DatagramSocket implements Role {
     timeout: number | null,
     signal?: AbortSignal,
   ): Promise<number> {
-    const c = requireLibc("sendto");
     const to = address === undefined ? undefined : encodeAddress(this.#family, address);
-    const at = to === undefined ? null : ptr(to);
+    const name = address === undefined ? undefined : addressText(address);
     const deadline = timeout === null ? Infinity : engine.time.now() + timeout;
     for (;;) {
       if (signal?.aborted) throw abortReason(signal);
       if (this.#closed) throw closedError("sendto");
-      const from = bytes.length === 0 ? null : ptr(bytes);
-      const sent = c.sendto(
-        this.fd,
-        from,
-        bytes.length,
-        MSG_DONTWAIT | (MSG_NOSIGNAL ?? 0),
-        at,
-        to?.length ?? 0,
-      );
+      const sent = sendDatagram(this.fd, bytes, to, name);
       if (sent >= 0) return sent;
-      const code = lastError(c);
-      const on = address === undefined ? undefined : addressText(address);
-      if (code !== "EAGAIN" && code !== "ENOBUFS") throw osError({ code, syscall: "sendto", address: on });
       if (timeout === 0) throw wouldBlock("sendto", "the kernel has no room");
       if (engine.time.now() >= deadline)
         throw osError({ code: "ETIMEDOUT", syscall: "sendto", reason: "timed out" });

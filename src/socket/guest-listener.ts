@@ -3,13 +3,10 @@
  * queue, whose length its owner chose, and are accepted one by one as accept() is called. It changes when
  * accepting by system calls does. An engine would call listen(2) again, and accept whatever comes.
  */
-import { ptr } from "bun:ffi";
 import { engine } from "../engine/current.ts";
 import type { Closable } from "../engine/engine.ts";
-import { decodeAddress, SOCKADDR_MAX } from "../os/address.ts";
-import { closeDescriptor, listenDescriptor, SOCKET_FLAGS, withFlags } from "../os/descriptor.ts";
+import { acceptDescriptor, closeDescriptor, listenDescriptor } from "../os/descriptor.ts";
 import { closedError, osError, wouldBlock } from "../os/errors.ts";
-import { lastError, requireLibc } from "../os/libc.ts";
 import { adoptStream } from "./connect.ts";
 import { MAX_ACCEPTS } from "./listener.ts";
 import { abortReason, PendingCall } from "./pending-call.ts";
@@ -63,27 +60,12 @@ export class GuestListener implements Role {
     return this.fd;
   }
 
-  /**
-   * accept4(2).
-   * @returns undefined if no connection waits: another process may have taken it
-   * @throws OSError EMFILE, …
-   */
   #take(): Stream | undefined {
-    const c = requireLibc("accept4");
-    const bytes = new Uint8Array(SOCKADDR_MAX);
-    const size = new Int32Array([SOCKADDR_MAX]);
-    // Read errno before the flags are restored.
-    const [fd, code] = withFlags(this.fd, () => {
-      const fd = c.accept4(this.fd, ptr(bytes), ptr(size), SOCKET_FLAGS);
-      return [fd, fd < 0 ? lastError(c) : ""];
-    });
-    if (fd >= 0) {
-      const stream = adoptStream(fd);
-      stream.peer = decodeAddress(bytes.subarray(0, size[0]));
-      return stream;
-    }
-    if (code === "EAGAIN" || code === "ECONNABORTED") return undefined;
-    throw osError({ code, syscall: "accept" });
+    const accepted = acceptDescriptor(this.fd);
+    if (accepted === undefined) return undefined;
+    const stream = adoptStream(accepted.fd);
+    stream.peer = accepted.peer;
+    return stream;
   }
 
   #wait(): void {

@@ -16,6 +16,7 @@ import {
   serve,
   server,
   stopServers,
+  swapping,
 } from "../support/load.ts";
 
 afterEach(stopServers);
@@ -207,21 +208,6 @@ describe("a server that does wrong voids the run:", () => {
   const without = (chunk: Buffer, from: number, to: number): Buffer =>
     Buffer.concat([chunk.subarray(0, from), chunk.subarray(to)]);
   const MESSAGE = 64;
-
-  /** The first message of peer 0 for peer 1, and the other way round, once both are there. */
-  function swapping(): Behaviour {
-    const held: [Peer, Buffer][] = [];
-    return {
-      data(peer, chunk) {
-        if (peer.index > 1 || peer.received < 640 || held.length === 2) return reply(peer, chunk);
-        held.push([peer, chunk]);
-        if (held.length < 2) return;
-        const [[one, bytes], [other, otherBytes]] = held as [[Peer, Buffer], [Peer, Buffer]];
-        reply(one, otherBytes);
-        reply(other, bytes);
-      },
-    };
-  }
 
   /** Two messages that come in one chunk change places. */
   const reordering = once(1000, (peer, chunk) => {

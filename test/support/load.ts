@@ -120,3 +120,18 @@ export async function measured(port: number, ...args: (string | number)[]): Prom
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   return JSON.parse(stdout) as LoadResult;
 }
+
+/** The first message of peer 0 for peer 1, and the other way round, once both are there. */
+export function swapping(): Behaviour {
+  const held: [Peer, Buffer][] = [];
+  return {
+    data(peer, chunk) {
+      if (peer.index > 1 || peer.received < 640 || held.length === 2) return reply(peer, chunk);
+      held.push([peer, chunk]);
+      if (held.length < 2) return;
+      const [[one, bytes], [other, otherBytes]] = held as [[Peer, Buffer], [Peer, Buffer]];
+      reply(one, otherBytes);
+      reply(other, bytes);
+    },
+  };
+}

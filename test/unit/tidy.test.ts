@@ -49,10 +49,19 @@ describe("imports in src", () => {
     expect(wrong).toEqual([]);
   });
 
-  test("bun:ffi is loaded by engine, os and what needs a pointer for a system call", () => {
-    const users = files.filter((file) => file.startsWith("src/") && imports(file).includes("bun:ffi"));
-    const rooms = new Set(users.map(roomOf));
-    expect([...rooms].filter((room) => !["engine", "os", "socket"].includes(room))).toEqual([]);
+  test("only engine and os load bun and bun:ffi", () => {
+    const users = files.filter(
+      (file) => file.startsWith("src/") && imports(file).some((name) => /^bun(:ffi)?$/.test(name)),
+    );
+    expect(users.filter((file) => !["engine", "os"].includes(roomOf(file)))).toEqual([]);
+  });
+
+  test("only Bun's engine calls Bun.listen, Bun.connect and Bun.udpSocket", () => {
+    const users = files.filter(
+      (file) =>
+        file.startsWith("src/") && /^(?!\s*(\*|\/\/)).*\bBun\.(listen|connect|udpSocket)\b/m.test(text(file)),
+    );
+    expect(users.filter((file) => !file.startsWith("src/engine/bun/"))).toEqual([]);
   });
 });
 
