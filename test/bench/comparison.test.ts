@@ -320,7 +320,7 @@ test("a server that alters a byte is reported, has no row in the table, and make
     file,
     `let count = 0;
     Bun.listen({ hostname: "127.0.0.1", port: Number(process.argv[2]), socket: { data(socket, chunk) {
-      if (++count === 50) chunk[0] ^= 1;
+      if (++count === 5) chunk[0] ^= 1;
       socket.write(chunk);
     } } });`,
   );
