@@ -21,6 +21,7 @@ import {
   type ConnectOptions,
   type Options,
 } from "./checks.ts";
+import { BaseSocket } from "./base-socket.ts";
 import { adoptStream } from "./connect.ts";
 import { Connector } from "./connector.ts";
 import { DatagramSocket } from "./datagram.ts";
@@ -245,6 +246,12 @@ export class Socket<F extends AddressFamily = AddressFamily> extends TransferSoc
   get writable(): WritableStream<BytesLike> {
     return (this.#writable ??= writableOf(this));
   }
+}
+
+// The class is written in three files. As in Python, all calls are its own for programs that list them.
+for (const base of [BaseSocket, TransferSocket]) {
+  const { constructor: _, ...calls } = Object.getOwnPropertyDescriptors(base.prototype);
+  Object.defineProperties(Socket.prototype, calls as PropertyDescriptorMap);
 }
 
 /** Whether a descriptor that was given has a peer. @throws OSError EBADF, … */

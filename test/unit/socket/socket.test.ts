@@ -36,6 +36,8 @@ describe("the surface", () => {
     ).split(" ");
     const one = kept(new socket.socket()) as unknown as Record<string, unknown>;
     for (const name of methods) expect([name, typeof one[name]]).toEqual([name, "function"]);
+    // As in Python, for programs that list them.
+    expect(Object.getOwnPropertyNames(socket.socket.prototype)).toEqual(expect.arrayContaining(methods));
     expect([one["family"], one["type"], one["proto"]]).toEqual([AF_INET, SOCK_STREAM, 0]);
     expect(one).toBeInstanceOf(socket.socket as unknown as new () => unknown);
   });
