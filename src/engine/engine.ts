@@ -13,7 +13,8 @@
  *   other event.
  * - **Bytes** come in order, each once, in chunks of any size, until onEnd() or onClose(). After pause() none
  *   comes, but what the kernel had for a peer that has reset. A chunk is the receiver's memory from then on.
- * - **A short write** is followed by onDrain() when the kernel takes bytes again. It may also come for nothing.
+ * - **A short write** is followed by onDrain() when the kernel takes bytes again. It may also come for
+ *   nothing.
  * - **FIN.** onEnd() is called once, after the last chunk, and closes nothing: the other direction stays open
  *   until shutdown(). When both FINs are out, the engine closes the descriptor and calls onClose(undefined).
  * - **The end.** onClose() is called once: for the peer, for the network, or by end() and terminate() before

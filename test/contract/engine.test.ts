@@ -1,4 +1,7 @@
-/** The contract of engines (src/engine/engine.ts), line by line, on real sockets. A new engine is added to ENGINES. */
+/**
+ * The contract of engines (src/engine/engine.ts), line by line, on real sockets. A new engine is added to
+ * ENGINES.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Transport, TransportEvents } from "../../src/core/transport.ts";
 import { bunEngine } from "../../src/engine/bun/engine.ts";
