@@ -18,106 +18,79 @@ const SEND_MAX = 16_384;
 export type BunSocket = Bun.Socket<TransportEvents | undefined> & { readonly fd?: number };
 
 /** macOS has no MSG_NOSIGNAL: there send(2) is left to Bun. */
-export const canSend = libc !== undefined && MSG_NOSIGNAL !== undefined;
+const canSend = libc !== undefined && MSG_NOSIGNAL !== undefined;
 
-/** Used only by DirectTransport, which exists only where libc was found. */
+/** Called only where `canSend`. */
 const send = libc?.send as Libc["send"];
 const SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT;
 
-/** For TLS, whose bytes only Bun may write, and where there is no C library. */
+/**
+ * A plain socket writes small messages by send(2) itself, which costs less CPU per message than Bun's write. Bun
+ * writes the rest: it then arms `drain`, and can tell a full socket from a dead one.
+ *
+ * The descriptor's number is only safe while the socket is open: afterwards it may be somebody else's. Bun clears
+ * its own when it closes, before the `close` event; a connection replaces this object by `closedTransport` at that
+ * event, and before it closes the socket itself.
+ */
 class BunTransport implements Transport {
-  protected readonly socket: BunSocket;
+  readonly #socket: BunSocket;
+  /** For send(2) and what only the kernel knows; -1 with TLS, whose bytes only Bun may write, and without libc. */
+  readonly #plainFd: number;
 
-  constructor(socket: BunSocket) {
-    this.socket = socket;
+  constructor(socket: BunSocket, plain: boolean) {
+    this.#socket = socket;
+    this.#plainFd = plain && canSend ? (socket.fd ?? -1) : -1;
   }
 
   get fd(): number {
-    return this.socket.fd ?? -1;
+    return this.#socket.fd ?? -1;
   }
 
   write(bytes: Uint8Array, offset: number, length: number): number {
-    return this.socket.write(bytes, offset, length);
-  }
-
-  pause(): void {
-    this.socket.pause();
-  }
-
-  resume(): void {
-    this.socket.resume();
-  }
-
-  shutdown(): void {
-    this.socket.shutdown();
-  }
-
-  end(): void {
-    this.socket.end();
-  }
-
-  terminate(): void {
-    this.socket.terminate();
-  }
-
-  unacknowledged(): number {
-    return 0;
-  }
-
-  unread(): number {
-    return 0;
-  }
-
-  peerFinished(): boolean {
-    return false;
-  }
-}
-
-/**
- * A plain socket that writes small messages by send(2) itself, which costs less CPU per message than Bun's
- * write. Bun writes the rest: it then arms `drain`, and can tell a full socket from a dead one.
- *
- * The descriptor's number is only safe while the socket is open: afterwards it may be somebody else's. Bun
- * clears its own when it closes, before the `close` event; a connection replaces this object by
- * `closedTransport` at that event, and before it closes the socket itself.
- */
-class DirectTransport extends BunTransport {
-  readonly #fd: number;
-
-  constructor(socket: BunSocket, fd: number) {
-    super(socket);
-    this.#fd = fd;
-  }
-
-  override write(bytes: Uint8Array, offset: number, length: number): number {
-    if (length > SEND_MAX || length === 0) return this.socket.write(bytes, offset, length);
-    const sent = send(this.#fd, ptr(bytes, offset), length, SEND_FLAGS);
+    if (this.#plainFd < 0 || length > SEND_MAX || length === 0)
+      return this.#socket.write(bytes, offset, length);
+    const sent = send(this.#plainFd, ptr(bytes, offset), length, SEND_FLAGS);
     if (sent === length) return sent;
     const taken = sent > 0 ? sent : 0;
-    const more = this.socket.write(bytes, offset + taken, length - taken);
+    const more = this.#socket.write(bytes, offset + taken, length - taken);
     return more < 0 ? more : taken + more;
   }
 
-  override unacknowledged(): number {
-    return unacknowledged(this.#fd);
+  pause(): void {
+    this.#socket.pause();
   }
 
-  override unread(): number {
-    return unread(this.#fd);
+  resume(): void {
+    this.#socket.resume();
   }
 
-  override peerFinished(): boolean {
-    return peerFinished(this.#fd);
+  shutdown(): void {
+    this.#socket.shutdown();
+  }
+
+  end(): void {
+    this.#socket.end();
+  }
+
+  terminate(): void {
+    this.#socket.terminate();
+  }
+
+  unacknowledged(): number {
+    return this.#plainFd < 0 ? 0 : unacknowledged(this.#plainFd);
+  }
+
+  unread(): number {
+    return this.#plainFd < 0 ? 0 : unread(this.#plainFd);
+  }
+
+  peerFinished(): boolean {
+    return this.#plainFd >= 0 && peerFinished(this.#plainFd);
   }
 }
 
 /** @param plain whether the descriptor carries the bytes as they are: not with TLS */
-export function transportOf(socket: BunSocket, plain: boolean): Transport {
-  const { fd } = socket;
-  return plain && canSend && fd !== undefined && fd >= 0
-    ? new DirectTransport(socket, fd)
-    : new BunTransport(socket);
-}
+export const transportOf = (socket: BunSocket, plain: boolean): Transport => new BunTransport(socket, plain);
 
 /** For Bun's `open`. @param plain as for transportOf() */
 export function opened(socket: BunSocket, open: Open, plain: boolean): void {
