@@ -22,10 +22,9 @@ import {
 } from "./socket/checks.ts";
 import * as k from "./os/constants.ts";
 import { AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, type AddressFamily } from "./os/constants.ts";
-import { getOption, openPair } from "./os/descriptor.ts";
+import { getInt, openPair } from "./os/descriptor.ts";
 import { safeString, tracedTo } from "./os/errors.ts";
 import { resolve, type AddressInfo } from "./socket/resolve.ts";
-import { readInt } from "./socket/base-socket.ts";
 import { Socket, type ListeningSocket } from "./socket/socket.ts";
 import type { TLS } from "./engine/engine.ts";
 import { withDeadline } from "./socket/pending-call.ts";
@@ -92,7 +91,7 @@ function make(
     throw new RangeError(`socket: a descriptor is a whole number from 0 on, not ${fileno}`);
   // The kernel knows the family and the type of a given descriptor.
   const ask = (option: number | undefined, given: number | undefined, preset: number): number => {
-    const known = option !== undefined && readInt(getOption(fileno, k.SOL_SOCKET, option, 4));
+    const known = option !== undefined && getInt(fileno, k.SOL_SOCKET, option);
     return given ?? (known || preset);
   };
   const its = ask(k.SO_DOMAIN, family, AF_INET) as AddressFamily;

@@ -2,8 +2,8 @@
  * Lines on stdout and stderr. A log that cannot be written must not stop the service: nothing here blocks on
  * a full pipe or terminal.
  */
+import { canWrite } from "../os/descriptor.ts";
 import { writeSync } from "node:fs";
-import { canWrite } from "../os/libc.ts";
 
 /** How often a full stdout is polled. */
 const LOOK_MS = 100;

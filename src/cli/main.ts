@@ -1,10 +1,10 @@
 /** The server as a program: command line in, server up, signals, exit code. */
+import { isTerminal } from "../os/descriptor.ts";
 import { writeSync } from "node:fs";
 import { constants } from "node:os";
 import { connectionLimit, EchoServer } from "../echo/echo-server.ts";
 import { hostMistake } from "../echo/endpoint.ts";
 import { OSError } from "../os/errors.ts";
-import { isTerminal } from "../os/libc.ts";
 import { ignore, startVariable } from "../os/process.ts";
 import { readCommand, type ServerOptions } from "./command.ts";
 import { UsageError } from "./flags.ts";

@@ -4,7 +4,7 @@ import { addressText } from "../os/address.ts";
 import { Connection } from "../core/connection.ts";
 import type { ConnectionHandler } from "../core/handler.ts";
 import { osError, type OSError } from "../os/errors.ts";
-import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";
+import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/limits.ts";
 import { RingPool } from "../core/ring-buffer.ts";
 import { engine as currentEngine } from "../engine/current.ts";
 import type { Engine } from "../engine/engine.ts";

@@ -26,7 +26,8 @@ import {
   setOption,
 } from "../os/descriptor.ts";
 import { osError, type OSError } from "../os/errors.ts";
-import { libc, setBacklog, setReceiveBuffer } from "../os/libc.ts";
+import { libc } from "../os/libc.ts";
+import { setBacklog, setReceiveBuffer } from "../os/limits.ts";
 import type { Endpoint } from "./endpoint.ts";
 
 export interface ListeningOptions {

@@ -3,7 +3,7 @@ import type { Address, AddressLike } from "../os/address.ts";
 import { checkAddress } from "../os/address.ts";
 import * as k from "../os/constants.ts";
 import type { AddressFamily } from "../os/constants.ts";
-import { bindDescriptor, descriptorName, getOption, setOption } from "../os/descriptor.ts";
+import { bindDescriptor, descriptorName, getInt, getOption, setOption } from "../os/descriptor.ts";
 import { closedError, safeString } from "../os/errors.ts";
 import {
   bytesOf,
@@ -143,8 +143,8 @@ export abstract class BaseSocket<F extends AddressFamily> {
       const known = this.role.takeErrno();
       if (known !== undefined) return known;
     }
-    const bytes = getOption(this.fileno(), level, optname, buflen || 4);
-    return buflen === 0 ? readInt(bytes) : Buffer.from(bytes);
+    if (buflen === 0) return getInt(this.fileno(), level, optname);
+    return Buffer.from(getOption(this.fileno(), level, optname, buflen));
   }
 
   /**
@@ -212,11 +212,4 @@ export abstract class BaseSocket<F extends AddressFamily> {
   ioctl(): never {
     throw unsupported("ioctl", "ioctl()");
   }
-}
-
-/** A C int; the kernel may return fewer than four bytes of it. */
-export function readInt(bytes: Uint8Array): number {
-  const whole = new Int32Array(1);
-  new Uint8Array(whole.buffer).set(bytes.subarray(0, 4));
-  return whole[0]!;
 }

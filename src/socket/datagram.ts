@@ -6,7 +6,7 @@ import { addressText, encodeAddress, type AnyAddress, type AnyAddressLike } from
 import { engine } from "../engine/current.ts";
 import type { Closable } from "../engine/engine.ts";
 import { AF_INET6, SO_RCVBUF, SOCK_DGRAM, SOL_SOCKET, type AddressFamily } from "../os/constants.ts";
-import { closeDescriptor, getOption, sendDatagram } from "../os/descriptor.ts";
+import { closeDescriptor, getInt, sendDatagram } from "../os/descriptor.ts";
 import { busyError, closedError, osError, wouldBlock, type OSError } from "../os/errors.ts";
 import { literalHost } from "../os/literal-host.ts";
 import type { ConnectOptions } from "./checks.ts";
@@ -54,8 +54,7 @@ export class DatagramSocket implements Role {
   }
 
   #measure(): void {
-    const bytes = getOption(this.fd, SOL_SOCKET, SO_RCVBUF, 4);
-    this.#capacity = new DataView(bytes.buffer).getInt32(0, true);
+    this.#capacity = getInt(this.fd, SOL_SOCKET, SO_RCVBUF);
   }
 
   /** Sets the peer (connect(2)); a name is looked up. @throws OSError */

@@ -8,7 +8,7 @@ import { engine } from "../engine/current.ts";
 import type { Acceptor, Handshake, Open, TLS } from "../engine/engine.ts";
 import { acceptedFrom, noDelay, setNoDelay } from "../os/descriptor.ts";
 import { closedError, osError, wouldBlock } from "../os/errors.ts";
-import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/libc.ts";
+import { descriptorLimit, SPARE_DESCRIPTORS } from "../os/limits.ts";
 import { abortReason, Alarm, nextTurn, PendingCall } from "./pending-call.ts";
 import { detachByCopy, pendingError, type Role } from "./role.ts";
 import { Stream } from "./stream.ts";

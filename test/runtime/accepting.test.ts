@@ -5,7 +5,8 @@ import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
 import * as k from "../../src/os/constants.ts";
 import * as d from "../../src/os/descriptor.ts";
-import { libc, readable } from "../../src/os/libc.ts";
+import { libc } from "../../src/os/libc.ts";
+import { readable } from "../../src/os/descriptor.ts";
 import { until } from "../support/peers.ts";
 
 type WithFd = { readonly fd: number };

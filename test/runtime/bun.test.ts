@@ -11,7 +11,8 @@ import {
   descriptorName,
   openDescriptor,
 } from "../../src/os/descriptor.ts";
-import { libc, setBacklog, setReceiveBuffer } from "../../src/os/libc.ts";
+import { libc } from "../../src/os/libc.ts";
+import { setBacklog, setReceiveBuffer } from "../../src/os/limits.ts";
 import { transportOf, type BunSocket } from "../../src/engine/bun/transport.ts";
 import { pattern, peer, stalled, until } from "../support/peers.ts";
 

@@ -17,9 +17,9 @@ import {
   duplicateDescriptor,
   listenDescriptor,
   openDescriptor,
+  readable,
 } from "../../os/descriptor.ts";
 import { toOSError, osError, type OSError } from "../../os/errors.ts";
-import { readable } from "../../os/libc.ts";
 import type { Acceptor, ListenOptions } from "../engine.ts";
 import { opened, socketEvents, type BunSocket } from "./transport.ts";
 

@@ -6,7 +6,8 @@ import { ptr } from "bun:ffi";
 import type { Transport, TransportEvents } from "../../core/transport.ts";
 import { MSG_DONTWAIT, MSG_NOSIGNAL } from "../../os/constants.ts";
 import type { Open } from "../engine.ts";
-import { libc, peerFinished, unacknowledged, unread, type Libc } from "../../os/libc.ts";
+import { libc, type Libc } from "../../os/libc.ts";
+import { peerFinished, unacknowledged, unread } from "../../os/descriptor.ts";
 
 /**
  * Up to this size send(2) through bun:ffi goes first. Copying rules the cost of a larger write, and a short
@@ -25,16 +26,19 @@ const send = libc?.send as Libc["send"];
 const SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT;
 
 /**
- * A plain socket writes small messages by send(2) itself, which costs less CPU per message than Bun's write. Bun
- * writes the rest: it then arms `drain`, and can tell a full socket from a dead one.
+ * A plain socket writes small messages by send(2) itself, which costs less CPU per message than Bun's write.
+ * Bun writes the rest: it then arms `drain`, and can tell a full socket from a dead one.
  *
- * The descriptor's number is only safe while the socket is open: afterwards it may be somebody else's. Bun clears
- * its own when it closes, before the `close` event; a connection replaces this object by `closedTransport` at that
- * event, and before it closes the socket itself.
+ * The descriptor's number is only safe while the socket is open: afterwards it may be somebody else's. Bun
+ * clears its own when it closes, before the `close` event; a connection replaces this object by
+ * `closedTransport` at that event, and before it closes the socket itself.
  */
 class BunTransport implements Transport {
   readonly #socket: BunSocket;
-  /** For send(2) and what only the kernel knows; -1 with TLS, whose bytes only Bun may write, and without libc. */
+  /**
+   * For send(2) and what only the kernel knows; -1 with TLS, whose bytes only Bun may write, and without
+   * libc.
+   */
   readonly #plainFd: number;
 
   constructor(socket: BunSocket, plain: boolean) {
