@@ -24,7 +24,7 @@ const host: Kind<string> = {
 
 const FLAGS = {
   host: { kind: host, help: "of the server", preset: "127.0.0.1" },
-  port: { kind: whole({ min: 1, max: 65_535 }), help: "where the server listens; needed" },
+  port: { kind: whole({ min: 1, max: 65_535 }), help: "where the server listens (required)" },
   connections: { kind: whole({ min: 1, max: 20_000 }), help: "at the same time", preset: "50" },
   bytes: { kind: whole({ min: 1, max: 2 ** 24 }), help: "size of a message", preset: "64" },
   depth: { kind: whole({ min: 1, max: 65_536 }), help: "messages in flight on each", preset: "1" },
@@ -76,9 +76,9 @@ export function readCommand(args: readonly string[]): Command {
     name: () => "bun run bench/load.ts",
   });
   if (help) return { help };
-  if (port === undefined) throw new UsageError("--port: it is needed");
+  if (port === undefined) throw new UsageError("--port: required");
   const { "no-verify": unverified, ...rest } = given;
-  if (verify && unverified) throw new UsageError("--verify: it does not go with --no-verify");
+  if (verify && unverified) throw new UsageError("--verify: cannot be used with --no-verify");
   const settings: Settings = { ...rest, port, verify: !unverified };
   refuseTogether(settings);
   return { help, settings, pid, json };
@@ -86,9 +86,9 @@ export function readCommand(args: readonly string[]): Command {
 
 /** What is wrong with several flags together, or with a flag on this machine. */
 function refuseTogether({ churn, rate, depth, connections }: Settings): void {
-  if (churn && rate !== undefined) throw new UsageError(`--rate: ${rate} does not go with --churn`);
+  if (churn && rate !== undefined) throw new UsageError(`--rate: ${rate} cannot be used with --churn`);
   if (churn && depth > 1)
-    throw new UsageError(`--depth: ${depth} does not go with --churn, whose visits have one message`);
+    throw new UsageError(`--depth: ${depth} cannot be used with --churn, whose visits have one message`);
   const free = descriptorLimit() - OWN_DESCRIPTORS;
   if (connections > free)
     throw new UsageError(

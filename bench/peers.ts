@@ -33,7 +33,7 @@ function fail(code: 1 | 2, why: string): never {
 function count(name: string, text: string | undefined, max: number): number {
   const value = Number(text);
   if (text !== undefined && Number.isInteger(value) && value >= 1 && value <= max) return value;
-  fail(2, `--${name}: ${text === undefined ? "is needed" : `${text} is not from 1 to ${max}`}`);
+  fail(2, `--${name}: ${text === undefined ? "is required" : `${text} is not from 1 to ${max}`}`);
 }
 
 function read() {

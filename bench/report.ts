@@ -37,8 +37,8 @@ function checkComparable(one: Result, again: Result, file: string): void {
   const [mine, its] = [Object.entries(what(one)), what(again)];
   const differs = mine.find(([name, value]) => !Bun.deepEquals(value, its[name as keyof typeof its]));
   if (differs !== undefined)
-    throw new UsageError(`${file}: is of other ${differs[0]}, and no second run of the same`);
-  if (one.date === again.date) throw new UsageError(`${file}: is the same run, and no second one`);
+    throw new UsageError(`${file}: its ${differs[0]} differ: not a second run of the same comparison`);
+  if (one.date === again.date) throw new UsageError(`${file}: the same run, not a second one`);
 }
 
 async function main(args: string[]): Promise<void> {

@@ -231,7 +231,7 @@ test("the report with --to prints the ratios to another server, and draws nothin
   const same = await bench(REPORT, file, file);
   expect({ code: same.code, stderr: same.stderr }).toEqual({
     code: 2,
-    stderr: `bench:report: ${file}: is the same run, and no second one\n`,
+    stderr: `bench:report: ${file}: the same run, not a second one\n`,
   });
   const refused = await bench(REPORT, file, "--to", "none");
   expect(refused.code).toBe(2);

@@ -16,7 +16,7 @@ setDefaultTimeout(30_000);
 
 describe("the command line", () => {
   const WRONG: [args: (string | number)[], says: RegExp][] = [
-    [["--connections", 5], /^--port: it is needed/],
+    [["--connections", 5], /^--port: required/],
     [["--port", 0], /^--port: "0" is not a whole number from 1 to 65535$/],
     [["--port", 65_536], /^--port: "65536" .* from 1 to 65535$/],
     [["--port", 1, "--connections", 0], /^--connections: "0" .* from 1 to 20000$/],
@@ -28,8 +28,8 @@ describe("the command line", () => {
     [["--port", 1, "--rate", 0], /^--rate: "0" .* from 1 to 10000000$/],
     [["--port", 1, "--pid", "me"], /^--pid: "me" .* from 1 to 2147483647$/],
     [["--port", 1, "--host", "a b"], /^--host: "a b" is not an address or a name$/],
-    [["--port", 1, "--churn", "--rate", 5], /^--rate: 5 does not go with --churn/],
-    [["--port", 1, "--churn", "--depth", 2], /^--depth: 2 does not go with --churn/],
+    [["--port", 1, "--churn", "--rate", 5], /^--rate: 5 cannot be used with --churn/],
+    [["--port", 1, "--churn", "--depth", 2], /^--depth: 2 cannot be used with --churn/],
     [
       ["--port", 1, "--connections", 500, "--depth", 33_555],
       /^--depth: 33555 is not from 1 to 33554, .* 500 con/,

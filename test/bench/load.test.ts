@@ -298,7 +298,7 @@ describe("a server that does wrong voids the run:", () => {
     const wrong = once(6405, (peer, chunk, at) => reply(peer, altered(chunk, at)));
     expect((await measured(server({ data: wrong }).port, "--no-verify")).settings.verify).toBe(false);
     const both = await load(server().port, "--verify", "--no-verify");
-    expect(both.stderr).toContain("--verify: it does not go with --no-verify");
+    expect(both.stderr).toContain("--verify: cannot be used with --no-verify");
     expect(both.code).toBe(2);
     expect((await measured(server().port, "--verify")).settings.verify).toBe(true);
     const adding = once(6400, (peer, chunk) => reply(peer, Buffer.concat([chunk, chunk])));
