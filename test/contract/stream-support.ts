@@ -8,12 +8,14 @@ export type MakePair = () => Promise<[a: End, b: End]>;
 /** The first end's sending direction is full, because the second does not read; `stuck` is what it sent so far. */
 export type MakeCloggedPair = () => Promise<[a: End, b: End, stuck: Buffer]>;
 
-/** What a transport cannot do, each with the reason. */
+/** What a transport cannot do, each with the reason, and how much of it is tested. */
 export interface Limits {
   /** It has no reset: of a peer that goes away abruptly, the end is seen. */
   noReset?: string;
   /** Its descriptor is of no use without the object. */
   noDetach?: string;
+  /** How many bytes its bulk test moves. */
+  bulkBytes?: number;
 }
 
 /** What the tests are given: pairs that are closed when the test is over. */

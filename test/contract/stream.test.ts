@@ -87,15 +87,17 @@ for (const [name, makePair, limits] of transports) {
     ["client to server", makePair],
     ["server to client", turned],
   ] as const) {
+    // 128 MiB once: the code between the calls and the engine is the same for every carrier.
+    const bulkBytes = (name === "TCP v4" && make === makePair ? 128 : 8) << 20;
     const makeClogged: MakeCloggedPair = async () => {
       const [a, b] = await make();
       return [a, b, await clog(a)];
     };
-    describe(`${name}, ${direction}`, () => checkStream(make, makeClogged, limits));
+    describe(`${name}, ${direction}`, () => checkStream(make, makeClogged, { ...limits, bulkBytes }));
   }
 }
 
-test("a write to a peer that has closed, and does not read any more, fails within seconds", async () => {
+test("a write to a peer that has closed and no longer reads fails within seconds", async () => {
   const began = performance.now();
   const write = async (makePair: MakePair): Promise<void> => {
     const [a, b] = await makePair();
@@ -112,7 +114,7 @@ test("a write to a peer that has closed, and does not read any more, fails withi
   expect(performance.now() - began).toBeLessThan(5000);
 });
 
-test("an accepted socket takes the default timeout, never the listener's", async () => {
+test("an accepted socket gets the default timeout, not the listener's", async () => {
   const server = socket.create_server(["127.0.0.1", 0]);
   server.settimeout(7);
   socket.setdefaulttimeout(5);
