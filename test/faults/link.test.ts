@@ -1,5 +1,5 @@
 /** Links between two network namespaces that are slow, lose packets, go down, or are gone with the peer at their end. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { steady } from "../support/faults.ts";
 import { makeLink, noLink, type Link } from "../support/link.ts";
@@ -12,8 +12,9 @@ setDefaultTimeout(30_000);
 /** The way back is the slower one, so that the server has to keep what the link does not take. */
 const RATES = { server: "25mbit", client: "60mbit" };
 
+// Each test has a link and a server of its own, and waits for both: they run side by side.
 const links: Link[] = [];
-afterEach(() => {
+afterAll(() => {
   killAll();
   for (const link of links.splice(0)) link.remove();
 });
@@ -42,7 +43,7 @@ function steadyAcross(program: Program, come: () => Promise<RawPeer>): Promise<(
 
 const why = noLink === "" ? "" : ` (skipped: ${noLink})`;
 
-describe.skipIf(noLink !== "")(`a link that loses packets${why}`, () => {
+describe.skipIf(noLink !== "").concurrent(`a link that loses packets${why}`, () => {
   test("slows megabytes down, there and back, and changes none; the half-close comes behind them", async () => {
     const { link, program, come } = await across();
     const after = await steadyAcross(program, come);
@@ -80,7 +81,7 @@ describe.skipIf(noLink !== "")(`a link that loses packets${why}`, () => {
   });
 });
 
-describe.skipIf(noLink !== "")(`a link that goes down${why}`, () => {
+describe.skipIf(noLink !== "").concurrent(`a link that goes down${why}`, () => {
   test("for two seconds and comes back loses no byte", async () => {
     const { link, program, come } = await across(["--idle-timeout", "10"]);
     const after = await steadyAcross(program, come);

@@ -1,5 +1,5 @@
 /** Peers that die, reset, dawdle or stop reading. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { ConnectionResetError } from "../../src/socket.ts";
 import { collecting, idle, serves, steady, thrice } from "../support/faults.ts";
 import { exchange, pattern, peer, until } from "../support/peers.ts";
@@ -8,10 +8,8 @@ import { closeAll, failure, openDescriptors, server } from "../support/sockets.t
 import { connected, hasRaw, rawPeer, type RawPeer } from "../support/raw-peer.ts";
 
 setDefaultTimeout(30_000);
-afterEach(() => {
-  killAll();
-  closeAll();
-});
+afterEach(closeAll);
+afterAll(killAll);
 
 const MIB = 1 << 20;
 const BLOCK = pattern(65_536);

@@ -1,14 +1,15 @@
 /** The signals that stop the program. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { exchange, pattern, peer, stalled, until } from "../support/peers.ts";
 import { hasProc, killAll, launch, ROOT, type Program } from "../support/program.ts";
 
-afterEach(killAll);
+// Each test has a program of its own, and waits for it: they run side by side.
+afterAll(killAll);
 
 // A machine that is busy with something else needs more than Bun's 5 seconds; a hang is one after 30 as well.
 setDefaultTimeout(30_000);
 
-describe("SIGTERM and SIGINT", () => {
+describe.concurrent("SIGTERM and SIGINT", () => {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     test(`${signal} under load loses no byte that a peer had sent`, async () => {
       const program = await launch();

@@ -1,5 +1,5 @@
-/** An echo server in the test's own process, stopped when the test is over. */
-import { afterEach, expect } from "bun:test";
+/** An echo server in the test's own process, stopped when the file's tests are over: some of them run side by side. */
+import { afterAll, expect } from "bun:test";
 import { EchoServer, type EchoOptions } from "../../src/echo/echo-server.ts";
 import { pattern, peer, until } from "./peers.ts";
 
@@ -24,7 +24,7 @@ export async function start(options: Partial<EchoOptions> = {}): Promise<EchoSer
   return server;
 }
 
-afterEach(async () => {
+afterAll(async () => {
   await Promise.all(servers.splice(0).map((server) => server.stop(0)));
 });
 

@@ -32,7 +32,8 @@ describe("the limit of connections", () => {
   });
 });
 
-describe("the idle timeout", () => {
+// These wait for real timers, side by side.
+describe.concurrent("the idle timeout", () => {
   test("ends a peer that moves no byte with FIN, and closes it though it stays", async () => {
     const server = await start({ idleTimeout: 0.2 });
     const client = await peer(server.port);
@@ -96,7 +97,7 @@ describe("the idle timeout", () => {
   });
 });
 
-describe("a stop", () => {
+describe.concurrent("a stop", () => {
   test("finishes an idle peer with FIN and does not wait for the timeout", async () => {
     const server = await start();
     const client = await peer(server.port);
