@@ -56,7 +56,8 @@ describe.skipIf(!hasRaw)("a peer's process is killed with SIGKILL", () => {
   }
 });
 
-describe.skipIf(!hasRaw)("a reset", () => {
+// Each has a program of its own, and waits for it: they run side by side.
+describe.skipIf(!hasRaw).concurrent("a reset", () => {
   /** Each brings a peer into its state; it is reset from there. */
   const states: Record<string, (port: number) => Promise<RawPeer>> = {
     "before the first byte": (port) => connected(port),
@@ -236,8 +237,8 @@ test.skipIf(!hasRaw)(
       const byte = (peer: number, index: number): number => (peer + index) & 255;
       let over = false;
       void small.exited.then(() => (over = true));
-      for (let tick = 0; !over; tick++) {
-        // A tenth of them at a time, each five times a second.
+      for (let tick = 0; !over || tick < 20; tick++) {
+        // A tenth of them at a time, each five times a second, and at least twice.
         for (let i = tick % 10; i < 1000; i += 10) slow[i]!.send(Buffer.of(byte(i, bytes[i]!++)));
         await Bun.sleep(20);
       }
@@ -261,7 +262,7 @@ test.skipIf(!hasRaw)(
   },
 );
 
-describe.skipIf(!hasRaw)("a peer whose window is closed", () => {
+describe.skipIf(!hasRaw).concurrent("a peer whose window is closed", () => {
   test("and opens again gets everything", async () => {
     const program = await launch();
     const after = await steady(program);
