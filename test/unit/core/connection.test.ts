@@ -11,7 +11,7 @@ const bytes = (length: number, first = 0): Buffer =>
   Buffer.from(Array.from({ length }, (_, i) => (first + i) % 251));
 
 describe("a short write", () => {
-  test("keeps the tail, offers it at the next drain, and then nothing more", () => {
+  test("a short write keeps the tail, offers it once at the next drain, and then nothing more", () => {
     const socket = new FakeSocket(30);
     const { connection } = echoing(socket);
     connection.onData(bytes(100));
@@ -27,7 +27,7 @@ describe("a short write", () => {
     expect(socket.calls).toEqual(["write 100 -> 30", "write 70 -> 50", "write 20 -> 20"]);
   });
 
-  test("of nothing at all keeps everything", () => {
+  test("a write that takes nothing keeps everything", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket);
     connection.onData(bytes(10));
@@ -37,7 +37,7 @@ describe("a short write", () => {
     expect(socket.bytes).toEqual(bytes(10));
   });
 
-  test("makes later chunks wait behind it: nothing is offered before the drain", () => {
+  test("after a short write, later chunks wait in order until the drain", () => {
     const socket = new FakeSocket(5);
     const { connection } = echoing(socket);
     connection.onData(bytes(10));
@@ -48,7 +48,7 @@ describe("a short write", () => {
     expect(socket.bytes).toEqual(bytes(20));
   });
 
-  test("copies nothing: what is written later is the very chunk that came", () => {
+  test("a short write copies nothing: the drain writes the chunk itself", () => {
     const offered: ArrayBufferLike[] = [];
     class Watched extends FakeSocket {
       override write(chunk: Uint8Array, offset: number, length: number): number {
@@ -70,7 +70,7 @@ describe("a short write", () => {
 });
 
 describe("the memory of a large chunk", () => {
-  test("is given back as soon as the chunk is out, at once or by a drain", () => {
+  test("a large chunk's memory is released as soon as the chunk is written, directly or by a drain", () => {
     const socket = new FakeSocket();
     const { connection } = echoing(socket);
     const atOnce = bytes(40_000);
@@ -86,7 +86,7 @@ describe("the memory of a large chunk", () => {
     expect(socket.bytes).toEqual(Buffer.concat([bytes(40_000), bytes(40_000)]));
   });
 
-  test("is given back when the connection ends, however it does, and what comes then as well", () => {
+  test("a large chunk's memory is released when the connection ends in any way", () => {
     for (const end of ["abort", "close", "drop"] as const) {
       const { connection } = echoing(new FakeSocket(10));
       const held = bytes(40_000);
@@ -101,7 +101,7 @@ describe("the memory of a large chunk", () => {
     expect(late.length).toBe(0);
   });
 
-  test("of which the user took a slice is the user's", () => {
+  test("a large chunk's memory is kept if the user took a slice of it", () => {
     const { connection } = echoing(new FakeSocket());
     const [first, second] = [bytes(40_000), bytes(40_000)];
     connection.hold(first);
@@ -112,7 +112,7 @@ describe("the memory of a large chunk", () => {
     expect([first.length, second.length]).toEqual([40_000, 0]);
   });
 
-  test("is left alone where the chunk is a part of something, and where it is small", () => {
+  test("memory is not released early for a small chunk or a part of a larger buffer", () => {
     const { connection } = echoing(new FakeSocket());
     const whole = bytes(100_000);
     connection.onData(whole.subarray(10, 50_000));
@@ -124,7 +124,7 @@ describe("the memory of a large chunk", () => {
 });
 
 describe("a drain", () => {
-  test("with nothing pending does nothing", () => {
+  test("a drain with nothing pending does nothing", () => {
     const socket = new FakeSocket();
     const { connection } = echoing(socket);
     connection.onDrain();
@@ -133,7 +133,7 @@ describe("a drain", () => {
     expect(socket.calls).toEqual(["write 3 -> 3"]);
   });
 
-  test("after the close does nothing", () => {
+  test("a drain after the close does nothing", () => {
     const socket = new FakeSocket(1);
     const { connection, ends } = echoing(socket);
     connection.onData(bytes(10));
@@ -147,7 +147,7 @@ describe("a drain", () => {
 });
 
 describe("a peer that does not read", () => {
-  test("is paused when the ring's bytes are used up, and read again at half", () => {
+  test("a peer is paused when the ring's bytes are used up and resumed at half", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket);
     connection.onData(bytes(400));
@@ -165,7 +165,7 @@ describe("a peer that does not read", () => {
     expect(socket.paused).toBe(false);
   });
 
-  test("is paused when the ring's slots are used up", () => {
+  test("a peer is paused when the ring's slots are used up", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket);
     for (let i = 0; i < RING_SLOTS; i++) connection.onData(bytes(1));
@@ -175,7 +175,7 @@ describe("a peer that does not read", () => {
     expect(socket.paused).toBe(false);
   });
 
-  test("costs one chunk more than the ring at the most", () => {
+  test("a peer that does not read costs at most the ring and one chunk", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket);
     connection.onData(bytes(CAPACITY - 1));
@@ -185,7 +185,7 @@ describe("a peer that does not read", () => {
 });
 
 describe("the peer's FIN", () => {
-  test("with nothing held is answered at once: shutdown, then close", () => {
+  test("the peer's FIN with nothing held is answered immediately by shutdown, then close", () => {
     const socket = new FakeSocket();
     const { connection, ends } = echoing(socket);
     connection.onData(bytes(3));
@@ -194,7 +194,7 @@ describe("the peer's FIN", () => {
     expect(ends).toEqual([undefined]);
   });
 
-  test("waits for what is held: no FIN of ours overtakes a byte", () => {
+  test("after the peer's FIN, our FIN waits for the held bytes", () => {
     const socket = new FakeSocket(1);
     const { connection, ends } = echoing(socket);
     connection.onData(bytes(3));
@@ -211,7 +211,7 @@ describe("the peer's FIN", () => {
 });
 
 describe("finish", () => {
-  test("flushes, sends FIN, drops what still comes, and closes at the peer's FIN", () => {
+  test("finish flushes, sends a FIN, drops what still arrives, and closes at the peer's FIN", () => {
     const socket = new FakeSocket(1);
     const { connection, ends } = echoing(socket);
     connection.onData(bytes(3));
@@ -231,7 +231,7 @@ describe("finish", () => {
     expect(ends).toEqual([undefined]);
   });
 
-  test("twice, or beside the peer's FIN, is once", () => {
+  test("finish twice, or together with the peer's FIN, happens once", () => {
     const socket = new FakeSocket();
     const { connection, ends } = echoing(socket);
     connection.finish();
@@ -245,7 +245,7 @@ describe("finish", () => {
 
 describe("a write that says -1", () => {
   for (const at of ["the first chunk", "a drain"] as const) {
-    test(`at ${at} terminates now, never pauses, and tells the error once`, () => {
+    test(`a write that fails at ${at} terminates immediately and reports its error once`, () => {
       const socket = new FakeSocket(at === "a drain" ? 1 : Infinity);
       const { connection, ends } = echoing(socket);
       if (at === "a drain") connection.onData(bytes(3));
@@ -260,7 +260,7 @@ describe("a write that says -1", () => {
   }
 });
 
-test("a chunk that comes in spite of a pause means that the peer has reset: it ends there, within the bound", () => {
+test("a chunk that arrives despite a pause means a reset: the connection ends within its bound", () => {
   const socket = new FakeSocket(0);
   const { connection, ends } = echoing(socket);
   connection.onData(bytes(CAPACITY));
@@ -275,7 +275,7 @@ test("a chunk that comes in spite of a pause means that the peer has reset: it e
 });
 
 describe("closing", () => {
-  test("twice is closing once, in whichever way", () => {
+  test("closing twice is closing once, in every combination", () => {
     const ways: ((connection: Connection) => void)[] = [
       (c) => c.close(),
       (c) => c.abort(),
@@ -293,7 +293,7 @@ describe("closing", () => {
     }
   });
 
-  test("lets go of the socket before it tells, so that nothing can be written in between", () => {
+  test("a close releases the socket before it calls the handler", () => {
     const socket = new FakeSocket();
     let heldAtEnd = -1;
     const user: ConnectionHandler = {
@@ -317,7 +317,7 @@ describe("closing", () => {
     expect(connection.held).toBe(0);
   });
 
-  test("while held back gives the ring back to the pool, empty", () => {
+  test("closing a paused connection returns its ring to the pool, empty", () => {
     const pool = new RingPool(CAPACITY);
     const ring = pool.borrow();
     pool.giveBack(ring);
@@ -349,14 +349,14 @@ test("a connection without backlog owns no ring", () => {
   expect(pool.borrow()).toBe(ring);
 });
 
-test("an owner that writes a second piece past the first one is told so", () => {
+test("writing past waiting bytes is an error", () => {
   const { connection } = echoing(new FakeSocket(1));
   connection.write(bytes(3));
   expect(() => connection.write(bytes(3))).toThrow("still queued");
 });
 
 describe("handOver", () => {
-  test("gives the rest of a chunk and all further events to the new handler", () => {
+  test("handOver gives the rest of a chunk and all later events to the new handler", () => {
     const socket = new FakeSocket();
     const events: string[] = [];
     const served: ConnectionHandler = {
@@ -380,7 +380,7 @@ describe("handOver", () => {
     expect(connection.received).toBe(14);
   });
 
-  test("with nothing left calls nobody, and neither does one after the close", () => {
+  test("handOver calls no handler when nothing is left or the connection is closed", () => {
     const { connection } = echoing(new FakeSocket());
     const never = (): void => {
       throw new Error("called");

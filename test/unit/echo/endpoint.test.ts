@@ -23,7 +23,7 @@ describe("a host is", () => {
 
   test('"": every interface', async () => expect(await ips("")).toEqual(["::", "0.0.0.0"]));
 
-  test("a name with a dot at its end: the same as without", async () => {
+  test("a host name with a trailing dot resolves like the name without it", async () => {
     const all = await ips("localhost");
     expect(all).toContain("127.0.0.1");
     expect(await ips("localhost.")).toEqual(all);

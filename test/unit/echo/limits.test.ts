@@ -8,7 +8,7 @@ import { exchange, pattern, peer, stalled, until } from "../../support/peers.ts"
 setDefaultTimeout(30_000);
 
 describe("the limit of connections", () => {
-  test("what is over it is reset at once, the others are served, and a place that is left is given again", async () => {
+  test("connections beyond the limit are reset immediately, others are served, and a freed place is reused", async () => {
     const server = await start({ maxConnections: 2 });
     const first = await peer(server.port);
     const second = await peer(server.port);
@@ -27,14 +27,14 @@ describe("the limit of connections", () => {
     expect((await exchange(server.port, Buffer.from("next"))).toString()).toBe("next");
   });
 
-  test("is refused where the descriptor limit cannot give it, before anything listens", async () => {
+  test("a connection limit beyond the descriptor limit is refused before anything listens", async () => {
     await expect(start({ maxConnections: connectionLimit() + 1 })).rejects.toThrow(RangeError);
   });
 });
 
 // These wait for real timers, side by side.
 describe.concurrent("the idle timeout", () => {
-  test("ends a peer that moves no byte with FIN, and closes it though it stays", async () => {
+  test("the idle timeout sends a FIN to a silent peer and closes the connection even if it stays", async () => {
     const server = await start({ idleTimeout: 0.2 });
     const client = await peer(server.port);
     client.socket.write("x");
@@ -45,7 +45,7 @@ describe.concurrent("the idle timeout", () => {
     client.socket.destroy();
   });
 
-  test("resets a peer for which bytes are held: it must not take what it has for everything", async () => {
+  test("the idle timeout resets a peer for which bytes are held, so that it cannot mistake them for all", async () => {
     const server = await start({ idleTimeout: 0.5 });
     const client = await stalled(server.port);
     await until(() => server.figures.open === 0, "the stalled connection is closed", 4000);
@@ -55,7 +55,7 @@ describe.concurrent("the idle timeout", () => {
   });
 
   test.skipIf(process.platform !== "linux")(
-    "leaves a slow peer alone that the kernel still delivers to",
+    "the idle timeout spares a slow peer to which the kernel still delivers",
     async () => {
       const server = await start({ idleTimeout: 0.3 });
       const client = await stalled(server.port);
@@ -75,7 +75,7 @@ describe.concurrent("the idle timeout", () => {
     },
   );
 
-  test("what comes behind our FIN is counted as dropped", async () => {
+  test("bytes that arrive after the idle timeout's FIN are counted as dropped", async () => {
     const server = await start({ idleTimeout: 0.2 });
     const client = await peer(server.port);
     expect(await client.ended).toBe("FIN");
@@ -84,7 +84,7 @@ describe.concurrent("the idle timeout", () => {
     expect(server.figures).toMatchObject({ bytesIn: 0, bytesDropped: 8 });
   });
 
-  test("leaves a peer alone that moves a byte now and then", async () => {
+  test("the idle timeout spares a peer that sends a byte now and then", async () => {
     const server = await start({ idleTimeout: 0.4 });
     const client = await peer(server.port);
     for (let i = 0; i < 8; i++) {
@@ -98,7 +98,7 @@ describe.concurrent("the idle timeout", () => {
 });
 
 describe.concurrent("a stop", () => {
-  test("finishes an idle peer with FIN and does not wait for the timeout", async () => {
+  test("a stop ends an idle peer with a FIN and does not wait for its timeout", async () => {
     const server = await start();
     const client = await peer(server.port);
     client.socket.write("x");
@@ -111,7 +111,7 @@ describe.concurrent("a stop", () => {
     expect(performance.now() - began).toBeLessThan(3000);
   });
 
-  test("gives back what a slow peer had sent, all of it, before the FIN", async () => {
+  test("a stop returns everything a slow peer had sent before the FIN", async () => {
     const server = await start();
     const client = await peer(server.port);
     client.socket.pause();
@@ -127,7 +127,7 @@ describe.concurrent("a stop", () => {
     await stopped;
   });
 
-  test("a peer that goes on sending gets all that was echoed, then a reset: a FIN would say that this was everything", async () => {
+  test("a stop resets a peer that keeps sending, after everything echoed; a FIN would claim completeness", async () => {
     const server = await start();
     const client = await peer(server.port);
     const block = pattern(65_536);
@@ -148,7 +148,7 @@ describe.concurrent("a stop", () => {
     client.socket.destroy();
   });
 
-  test("a peer that waits for each answer is reset as well: its last message has none", async () => {
+  test("a stop resets a peer that waits for each answer, because its last message has none", async () => {
     const server = await start();
     const client = await peer(server.port);
     // It thinks for a moment before each message.
@@ -161,14 +161,14 @@ describe.concurrent("a stop", () => {
     expect(server.figures).toMatchObject({ broken: 1, bytesDropped: 0, bytesOut: client.count });
   });
 
-  test("at the timeout resets a peer for which bytes are held, though it has sent no more: that is no clean end", async () => {
+  test("a stop at its timeout resets a peer for which bytes are held", async () => {
     const { server, client } = await heldWhole();
     await server.stop(0.2);
     client.socket.resume();
     expect(await client.ended).toBe("ECONNRESET");
   });
 
-  test("closes peers that stay at the timeout, and resets those for which bytes are held", async () => {
+  test("a stop at its timeout closes quiet peers and resets those for which bytes are held", async () => {
     const server = await start();
     const quiet = await peer(server.port);
     const stuck = await stalled(server.port);
@@ -183,7 +183,7 @@ describe.concurrent("a stop", () => {
     quiet.socket.destroy();
   });
 
-  test("serves a peer on whose FIN has come, though the time for reading is over: it gets everything", async () => {
+  test("a stop keeps serving a peer whose FIN has arrived after it stops reading from others", async () => {
     const server = await start();
     const client = await peer(server.port);
     client.socket.pause();
@@ -200,7 +200,7 @@ describe.concurrent("a stop", () => {
     expect(server.figures.broken).toBe(0);
   });
 
-  test("takes no new connection, and asked twice is one stop", async () => {
+  test("a stop accepts no new connection, and a second stop is the same stop", async () => {
     const server = await start();
     const client = await peer(server.port);
     const stopped = server.stop(5);
@@ -217,7 +217,7 @@ describe.concurrent("a stop", () => {
 });
 
 describe("a peer that resets", () => {
-  test("is not broken when it has everything: health checks of load balancers do that", async () => {
+  test("a peer that has everything and resets, as health checks do, does not count as broken", async () => {
     const server = await start();
     const silent = await peer(server.port);
     const asks = await peer(server.port);
@@ -229,7 +229,7 @@ describe("a peer that resets", () => {
     expect(server.figures).toMatchObject({ connections: 2, broken: 0 });
   });
 
-  test("is broken when bytes were held for it", async () => {
+  test("a peer that resets while bytes are held for it counts as broken", async () => {
     const { server, client } = await heldWhole();
     client.socket.resetAndDestroy();
     await until(() => server.figures.open === 0, "it is gone");
@@ -244,14 +244,14 @@ describe("where it listens", () => {
     if (host === "::") expect((await exchange(port, Buffer.from("six"), "::1")).toString()).toBe("six");
   });
 
-  test("a name is resolved, an IPv6 address is shown in brackets", async () => {
+  test("the server resolves a host name and shows an IPv6 address in brackets", async () => {
     const server = await start({ host: "localhost" });
     expect(["127.0.0.1", "::1"]).toContain(server.host);
     expect(addressText(["::1", 80])).toBe("[::1]:80");
     expect(addressText(["127.0.0.1", 80])).toBe("127.0.0.1:80");
   });
 
-  test("a busy port, an unknown host, an address of another machine are errors with a code", async () => {
+  test("a busy port, an unknown host and another machine's address are errors with a code", async () => {
     const { port } = await start();
     const code = (options: Partial<EchoOptions>): Promise<object> =>
       start(options).then(
