@@ -43,7 +43,7 @@ const first: [name: string, tell: Tell][] = [
 ];
 
 for (const [name, event] of first) {
-  test(`${name} before the TLS handshake: it does not stand until the handshake is done`, async () => {
+  test(`${name} before the TLS handshake: the connect waits until the handshake is done`, async () => {
     const { opened, tell } = opening({});
     tell(event);
     expect(await isPending(opened)).toBe(true);
@@ -51,14 +51,14 @@ for (const [name, event] of first) {
     expect((await opened).plain).toBe(false);
   });
 
-  test(`${name} before the TLS handshake fails: so does the connect`, async () => {
+  test(`${name} before the TLS handshake fails: the connect fails too`, async () => {
     const { opened, tell } = opening({});
     tell(event);
     tell(({ handshake }, its) => handshake(its, false, new Error("not trusted")));
     expect(await failure(() => opened)).toBeInstanceOf(socket.SSLError);
   });
 
-  test(`${name} without TLS: it stands`, async () => {
+  test(`${name} without TLS: the connect completes`, async () => {
     const { opened, tell } = opening();
     expect(await isPending(opened)).toBe(true);
     tell(event);
@@ -66,7 +66,7 @@ for (const [name, event] of first) {
   });
 }
 
-test("a close before the handshake is a reset, with an error of Bun's or without", async () => {
+test("a close before the handshake is a reset, with or without an error from Bun", async () => {
   const reset = Object.assign(new Error("reset"), { code: "ECONNRESET", errno: -104 });
   for (const [error, tls] of [
     [undefined, {}],

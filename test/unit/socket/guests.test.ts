@@ -80,7 +80,7 @@ test.if(process.platform === "linux")("a stream and a datagram descriptor keep t
   expect(flagsOf(udp) & O_NONBLOCK).toBe(0);
 });
 
-test("TCP_NODELAY is what was set", async () => {
+test("TCP_NODELAY keeps the value that was set", async () => {
   const { listener, client, conn } = await pair();
   const noDelay = (one: { getsockopt(level: number, option: number): number }): number =>
     one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY);
@@ -92,7 +92,7 @@ test("TCP_NODELAY is what was set", async () => {
   expect([next, kept((await listener.accept())[0])].map((one) => noDelay(one) !== 0)).toEqual([true, true]);
 });
 
-test("after both FINs, names and options answer until close()", async () => {
+test("after both FINs, addresses and options can be read until close()", async () => {
   const { client, conn } = await pair();
   const name = conn.getsockname();
   conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1);
@@ -131,7 +131,7 @@ c.setsockopt(1,13,struct.pack("ii",1,0));c.close()`;
   }
 });
 
-test("a slice that is far smaller than its chunk is a copy", async () => {
+test("a slice far smaller than its chunk is a copy", async () => {
   const { client, conn } = await pair();
   await client.sendall(Buffer.alloc(65_536, 7));
   const pinned = async (size: number): Promise<number> => (await conn.recv(size)).buffer.byteLength;

@@ -51,7 +51,7 @@ async function unhandled(something: () => Promise<unknown>): Promise<unknown[]> 
 }
 
 describe.skipIf(!hasProc)("a connect that fails when no descriptor is left", () => {
-  test("says why it failed, and close() then closes nobody else's descriptor", async () => {
+  test("a connect without a free descriptor says why it failed, and close() closes no other descriptor", async () => {
     const { setrlimit, getrlimit } = dlopen("libc.so.6", {
       setrlimit: { args: ["i32", "ptr"], returns: "i32" },
       getrlimit: { args: ["i32", "ptr"], returns: "i32" },
@@ -75,7 +75,7 @@ describe.skipIf(!hasProc)("a connect that fails when no descriptor is left", () 
   });
 });
 
-test("with a timeout, what was sent is not kept until the deadline", async () => {
+test("bytes sent with a timeout are released when sent, not at the deadline", async () => {
   // A process of its own: another test's timer would hide it.
   const program = `import * as socket from "${import.meta.dir}/../../../src/socket.ts";
     const [a, b] = socket.socketpair();
@@ -99,7 +99,7 @@ test("with a timeout, what was sent is not kept until the deadline", async () =>
 });
 
 describe("a signal that is aborted already", () => {
-  test("leaves no rejection that nobody handles, whatever the look-up comes to", async () => {
+  test("an aborted signal leaves no unhandled rejection, whatever name resolution returns", async () => {
     const signal = AbortSignal.abort();
     const seen = await unhandled(async () => {
       const one = kept(socket.socket());
@@ -113,7 +113,7 @@ describe("a signal that is aborted already", () => {
     expect(seen).toEqual([]);
   });
 
-  test("in its last place, after flags, ends recv and sendall", async () => {
+  test("a signal passed after the flags ends recv and sendall", async () => {
     const { client, conn } = await connection();
     const soon = () => ({ signal: AbortSignal.timeout(20) });
     expect((await failure(() => client.recv(10, 0, soon()))).name).toBe("TimeoutError");
@@ -123,7 +123,7 @@ describe("a signal that is aborted already", () => {
 });
 
 describe("TLS", () => {
-  test.skipIf(!hasProc)("options that are none are an SSLError, and leave nothing behind", async () => {
+  test.skipIf(!hasProc)("invalid TLS options are an SSLError and leave nothing behind", async () => {
     const { address } = server();
     const descriptors = openDescriptors();
     const seen = await unhandled(async () => {
@@ -140,7 +140,7 @@ describe("TLS", () => {
     expect(seen).toEqual([]);
   });
 
-  test("begins on a Unix connection as well, with nothing but the name to verify", async () => {
+  test("TLS works on a Unix connection, where only the given name is verified", async () => {
     const path = join(tmpdir(), `ringback-tls-${process.pid}`);
     const listener = kept(socket.create_server(path, { family: AF_UNIX, tls: { key, cert } }));
     try {
@@ -161,7 +161,7 @@ describe("TLS", () => {
     }
   });
 
-  test("a peer that resets instead of its handshake is ConnectionResetError, and its errno for connect_ex", async () => {
+  test("a reset instead of a handshake is ConnectionResetError, or its errno from connect_ex", async () => {
     const { listener, address } = server();
     for (let i = 0; i < 2; i++) {
       const one = kept(socket.socket());
@@ -174,7 +174,7 @@ describe("TLS", () => {
     }
   });
 
-  test("a listener that is closed resets who is in the handshake", async () => {
+  test("closing a listener resets clients in their handshake", async () => {
     const listener = kept(socket.create_server(["127.0.0.1", 0], { tls: { key, cert } }));
     const one = kept(await socket.create_connection(listener.getsockname(), 5));
     await one.sendall(bytes("\x16\x03"));
@@ -184,7 +184,7 @@ describe("TLS", () => {
   });
 });
 
-test.skipIf(!hasProc)("a descriptor that was given and waits does not stop the process", async () => {
+test.skipIf(!hasProc)("a blocking descriptor given to a socket does not block the process", async () => {
   const c = requireLibc("socket");
   // A listener of the kernel's whose queue is full: connect(2) would wait for minutes.
   const listener = c.socket(AF_INET, SOCK_STREAM, 0);
@@ -205,7 +205,7 @@ test.skipIf(!hasProc)("a descriptor that was given and waits does not stop the p
 });
 
 describe("detach", () => {
-  test("is refused while connections wait", async () => {
+  test("detach is refused while connections wait", async () => {
     const { listener, address } = server();
     const client = kept(await socket.create_connection(address, 5));
     await until(() => {
@@ -222,7 +222,7 @@ describe("detach", () => {
     client.close();
   });
 
-  test("is refused while datagrams wait", async () => {
+  test("detach is refused while datagrams wait", async () => {
     const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
     one.bind(["127.0.0.1", 0]);
     for (const text of ["a", "b", "c"]) await one.sendto(bytes(text), one.getsockname());
@@ -236,7 +236,7 @@ describe("detach", () => {
 });
 
 describe("SO_LINGER", () => {
-  test("of 0 seconds that the listener had makes close() a reset, too", async () => {
+  test("SO_LINGER of 0 seconds inherited from the listener makes close() a reset", async () => {
     const { listener, address } = server();
     listener.setsockopt(SOL_SOCKET, SO_LINGER, linger(1, 0));
     const client = kept(await socket.create_connection(address, 5));
@@ -245,7 +245,7 @@ describe("SO_LINGER", () => {
     expect(await failure(() => client.recv(1))).toBeInstanceOf(socket.ConnectionResetError);
   });
 
-  test("of some seconds delivers what sendall was given, and does not stop the process", async () => {
+  test("SO_LINGER of some seconds delivers what sendall accepted and does not block the process", async () => {
     const { client, conn } = await connection();
     conn.setsockopt(SOL_SOCKET, SO_LINGER, linger(1, 3));
     const much = Buffer.alloc(16 << 20, "linger");
@@ -260,7 +260,7 @@ describe("SO_LINGER", () => {
   });
 });
 
-test("SO_RCVBUF bounds what waits of datagrams, after the first recv as before", async () => {
+test("SO_RCVBUF bounds the waiting datagrams before and after the first recv", async () => {
   const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
   one.setsockopt(SOL_SOCKET, SO_RCVBUF, 1 << 20);
   one.bind(["127.0.0.1", 0]);
@@ -275,7 +275,7 @@ test("SO_RCVBUF bounds what waits of datagrams, after the first recv as before",
   for (let i = 0; i < count; i++) expect((await one.recv(2000))[0]).toBe(i & 255);
 });
 
-test("a Unix listener's full queue is waited for, until the deadline", async () => {
+test("connect waits for a Unix listener's full queue until the deadline", async () => {
   const path = `\0ringback-queue-${process.pid}`;
   const c = requireLibc("socket");
   const listener = c.socket(AF_UNIX, SOCK_STREAM, 0);
@@ -296,7 +296,7 @@ test("a Unix listener's full queue is waited for, until the deadline", async () 
 });
 
 describe("a buffer that is transferred away", () => {
-  test("while recv_into waits is a TypeError, and no byte is lost", async () => {
+  test("transferring recv_into's buffer while it waits is a TypeError and loses no byte", async () => {
     const [a, b] = socket.socketpair();
     (kept(a), kept(b));
     const buffer = new Uint8Array(10);
@@ -307,7 +307,7 @@ describe("a buffer that is transferred away", () => {
     expect((await a.recv(2)).toString() + (await a.recv(9)).toString()).toBe("hello");
   });
 
-  test("while recv_into waits: a shutdown of reading forgets what it had taken, as all that came", async () => {
+  test("after recv_into's buffer is transferred, shutting down reading discards what it had taken", async () => {
     const [a, b] = socket.socketpair();
     (kept(a), kept(b));
     const buffer = new Uint8Array(10);
@@ -319,7 +319,7 @@ describe("a buffer that is transferred away", () => {
     expect((await a.recv(9)).length).toBe(0);
   });
 
-  test("while sendall waits is a TypeError, and nothing else is sent", async () => {
+  test("transferring sendall's buffer while it waits is a TypeError, and nothing else is sent", async () => {
     const [a, b] = socket.socketpair();
     (kept(a), kept(b));
     const much = new Uint8Array(8 << 20);
@@ -333,7 +333,7 @@ describe("a buffer that is transferred away", () => {
   });
 });
 
-test("the datagrams' web stream does not end at an empty one, and its cancel ends the reading", async () => {
+test("a datagram web stream does not end at an empty datagram, and cancelling it ends reading", async () => {
   const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
   one.bind(["127.0.0.1", 0]);
   const reader = one.readable.getReader();
@@ -352,7 +352,7 @@ test("the datagrams' web stream does not end at an empty one, and its cancel end
   expect((await next).toString()).toBe("mine");
 });
 
-test("numbers that the kernel would cut are refused before anything changes", async () => {
+test("numbers that the kernel would truncate are refused before anything changes", async () => {
   const one = kept(socket.socket());
   const option = (value: number) => () => one.setsockopt(SOL_SOCKET, socket.SO_KEEPALIVE, value);
   for (const value of [2 ** 32 + 5, 2 ** 31]) expect(option(value)).toThrow(RangeError);
@@ -371,7 +371,7 @@ test("numbers that the kernel would cut are refused before anything changes", as
   expect(await failure(() => socket.create_connection(freeAddress(), wrong))).toBeInstanceOf(TypeError);
 });
 
-test("getaddrinfo of nothing, or of a protocol that the type has not, is a gaierror", async () => {
+test("getaddrinfo without host and service, or with a protocol the type lacks, is a gaierror", async () => {
   const { getaddrinfo, IPPROTO_UDP } = socket;
   expect(await failure(() => getaddrinfo(null, null))).toMatchObject({ code: "EAI_NONAME" });
   expect(await failure(() => getaddrinfo("", 80))).toMatchObject({ code: "EAI_NONAME" });
@@ -385,7 +385,7 @@ test("getaddrinfo of nothing, or of a protocol that the type has not, is a gaier
 describe("a signal that is none", () => {
   const wrong = { signal: 5 as unknown as AbortSignal };
 
-  test("is refused before anything changes: the connection goes on", async () => {
+  test("an invalid signal is refused before anything changes, and the connection works on", async () => {
     const { client, conn } = await connection();
     const space = new Uint8Array(9);
     for (const call of [
@@ -404,7 +404,7 @@ describe("a signal that is none", () => {
     expect((await client.recv(9)).toString()).toBe("back");
   });
 
-  test("of accept, connect, create_connection, sendto and getaddrinfo, too", async () => {
+  test("accept, connect, create_connection, sendto and getaddrinfo refuse an invalid signal", async () => {
     const { listener, address } = server();
     const one = kept(socket.socket());
     const two = kept(socket.socket(AF_INET, SOCK_DGRAM));
@@ -425,7 +425,7 @@ describe("a signal that is none", () => {
   });
 });
 
-test("a signal whose reason has no text ends the call all the same", async () => {
+test("a signal whose reason cannot become text still ends the call", async () => {
   const { conn } = await connection();
   const controller = new AbortController();
   const receiving = failure(() => conn.recv(9, { signal: controller.signal }));
@@ -433,14 +433,14 @@ test("a signal whose reason has no text ends the call all the same", async () =>
   expect(await receiving).toMatchObject({ name: "AbortError" });
 });
 
-test("an address that is none is told by create_connection", async () => {
+test("create_connection names an invalid address", async () => {
   const none = undefined as unknown as [string, number];
   const error = await failure(() => socket.create_connection(none));
   expect(error).toBeInstanceOf(TypeError);
   expect(error.message).toStartWith("create_connection: ");
 });
 
-test("tls that is none is refused, and null is no TLS", async () => {
+test("an invalid tls option is refused, and null means no TLS", async () => {
   const { listener, address } = server();
   for (const tls of [false, true, 5, "x", []] as unknown as socket.ConnectOptions["tls"][]) {
     expect(await failure(() => socket.create_connection(address, { tls }))).toBeInstanceOf(TypeError);
@@ -453,7 +453,7 @@ test("tls that is none is refused, and null is no TLS", async () => {
   expect((await kept(conn).recv(9)).toString()).toBe("plain");
 });
 
-test("what has no text is refused in words of ours, too", async () => {
+test("a value that cannot become text is refused with the library's own message", async () => {
   const { conn } = await connection();
   const none = Object.create(null) as number;
   for (const call of [
@@ -472,7 +472,7 @@ test("what has no text is refused in words of ours, too", async () => {
   }
 });
 
-test("flags that are no number are refused, and a signal that is null is none", async () => {
+test("flags that are not a number are refused, and a null signal means none", async () => {
   const { conn, client } = await connection();
   const flags = "MSG_PEEK" as unknown as number;
   expect(await failure(() => conn.recv(9, flags))).toBeInstanceOf(TypeError);
@@ -480,7 +480,7 @@ test("flags that are no number are refused, and a signal that is null is none", 
   expect((await conn.recv(9, { signal: null as unknown as undefined })).toString()).toBe("here");
 });
 
-test("no secret stands in the error for tls that is none, and what is missing does", async () => {
+test("the error for an invalid tls option names what is missing and shows no secret", async () => {
   const address: [string, number] = ["127.0.0.1", 0];
   const text = "-----BEGIN PRIVATE KEY-----" as unknown as socket.TLS;
   const error = await failure(() => socket.create_connection(address, { tls: text }));

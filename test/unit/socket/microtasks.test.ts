@@ -23,7 +23,7 @@ function datagramSocket(): socket.Socket<socket.AF_INET> {
   return one;
 }
 
-test("a datagram socket that is closed while it connects connects no other", async () => {
+test("closing a datagram socket while it connects does not connect another socket", async () => {
   const server = datagramSocket();
   for (const count of TICKS) {
     const closed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);
@@ -37,7 +37,7 @@ test("a datagram socket that is closed while it connects connects no other", asy
   }
 });
 
-test("a sendto whose socket is closed or detached meanwhile does not leave by another", async () => {
+test("a sendto whose socket is closed or detached meanwhile does not use another socket", async () => {
   const sink = datagramSocket();
   sink.settimeout(5);
   for (const count of TICKS) {
@@ -96,7 +96,7 @@ async function waitingPair(chunks: string[]): Promise<socket.Socket<socket.AF_IN
   return b;
 }
 
-test("recv_into and a recv in its microtasks give bytes in order, or the second is refused", async () => {
+test("a recv in the microtasks after recv_into returns bytes in order or is refused", async () => {
   for (const count of TICKS) {
     const sock = await waitingPair(["111", "222", "333"]);
     const buffer = Buffer.alloc(6);
@@ -109,7 +109,7 @@ test("recv_into and a recv in its microtasks give bytes in order, or the second 
   }
 });
 
-test("a buffer that is transferred away takes no byte with it", async () => {
+test("a buffer that is transferred away loses no byte", async () => {
   for (const type of ["waiting", "there"] as const) {
     const [a, b] = socket.socketpair().map(kept) as unknown as [
       socket.Socket<socket.AF_INET>,
@@ -134,7 +134,7 @@ test("a buffer that is transferred away takes no byte with it", async () => {
   expect(String(await receiver.recv(9))).toBe("abc");
 });
 
-test("what has a zero byte is refused where C would cut it", async () => {
+test("a string with a zero byte is refused where C would truncate it", async () => {
   const one = kept(socket.socket(socket.AF_UNIX));
   expect(() => one.bind("/tmp/a\0b")).toThrow("embedded null byte");
   expect(() => socket.create_server("/tmp/a\0b", { family: socket.AF_UNIX })).toThrow("embedded null byte");

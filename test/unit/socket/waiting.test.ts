@@ -47,7 +47,7 @@ async function take(fd: number, length: number): Promise<Buffer> {
 }
 
 describe("a call that is over", () => {
-  test("leaves no listener on its signal", async () => {
+  test("a finished call leaves no listener on its signal", async () => {
     const { client, conn } = await connection();
     const { signal } = new AbortController();
     for (let i = 0; i < 1000; i++) {
@@ -62,7 +62,7 @@ describe("a call that is over", () => {
     expect(getEventListeners(signal, "abort").length).toBe(0);
   });
 
-  test("makes room for another: of sendall 1024 may wait, and those that were aborted do not count", async () => {
+  test("1024 sendall calls may wait, and aborted ones do not count", async () => {
     const { one, peer, sent, sending } = stuck();
     const x = Buffer.from("x");
     for (const count of [1023, 600, 600]) {
@@ -80,7 +80,7 @@ describe("a call that is over", () => {
   });
 });
 
-test("a deadline after more days than a timer has is not over at once, and costs no CPU until then", async () => {
+test("a deadline beyond a timer's range is not due immediately and costs no CPU", async () => {
   // In a process of its own, whose shared timer no other test has armed.
   const program = `
     import * as socket from ${JSON.stringify(`${import.meta.dir}/../../../src/socket.ts`)};
@@ -100,7 +100,7 @@ test("a deadline after more days than a timer has is not over at once, and costs
 });
 
 describe("a close that still owes bytes", () => {
-  test("is patient with a peer that takes some in every ten seconds, and delivers all", async () => {
+  test("a close with unsent bytes waits for a peer that takes some every ten seconds", async () => {
     const { one, peer, sent, sending } = stuck();
     one.close();
     const pieces: Buffer[] = [];
@@ -117,7 +117,7 @@ describe("a close that still owes bytes", () => {
     expect((await failure(() => take(peer, 1))).message).toBe("the end came after 0 of 1 bytes");
   });
 
-  test("gives up a peer that takes nothing for ten seconds, or nothing any more: TimeoutError", async () => {
+  test("a close with unsent bytes gives up a peer that takes nothing for ten seconds", async () => {
     for (const before of [0, 300_000]) {
       const { one, peer, sending } = stuck();
       const ended = failure(() => sending);
