@@ -36,7 +36,7 @@ async function tutorial(): Promise<{ pid: number; port: number }> {
 const isWelcomed = (one: RawPeer): boolean => one.recv()?.toString().startsWith("Welcome") === true;
 
 test.skipIf(!hasRaw || !hasProc)(
-  "who comes at the descriptor limit is reset, the others are served, and nothing spins",
+  "the library at the descriptor limit resets newcomers, serves the others, and does not spin",
   async () => {
     const { pid, port } = await tutorial();
     const before = descriptors(pid);
@@ -72,7 +72,7 @@ test.skipIf(!hasRaw || !hasProc)(
   },
 );
 
-test.skipIf(!hasProc)("a limit that leaves no room is told by listen, and not to the clients", () => {
+test.skipIf(!hasProc)("listen fails if the descriptor limit leaves no room for clients", () => {
   const program = `import { create_server } from "${ROOT}/src/socket.ts"; create_server(["127.0.0.1", 0]);`;
   const command = ["sh", "-c", `ulimit -n 38 && exec "$0" -e "$1"`, process.execPath, program];
   const { stderr, exitCode } = Bun.spawnSync(command, { timeout: 10_000 });

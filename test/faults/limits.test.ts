@@ -30,7 +30,7 @@ async function come(port: number, count: number) {
   return { served, refused: refused.length };
 }
 
-test.skipIf(!hasRaw)("the descriptor limit is reached and left, again and again", async () => {
+test.skipIf(!hasRaw)("the server reaches the descriptor limit and recovers, again and again", async () => {
   const program = await launch([], { shell: "ulimit -n 200" });
   const after = await steady(program);
   const before = descriptors(program.pid);
@@ -65,7 +65,7 @@ test.skipIf(!hasRaw)("the descriptor limit is reached and left, again and again"
 });
 
 test.skipIf(!hasRaw)(
-  "15,000 that connect and close at once, by FIN and by reset, leave nothing",
+  "15,000 peers that connect and leave immediately, by FIN or reset, leave nothing behind",
   async () => {
     const program = await launch([], { preload: collecting });
     const after = await steady(program);
@@ -89,7 +89,7 @@ test.skipIf(!hasRaw)(
 );
 
 test.skipIf(!hasRaw)(
-  "more at one moment than the kernel's queue takes, all gone again before it is looked at",
+  "a burst beyond the kernel's queue that is gone before accept leaves nothing behind",
   async () => {
     const program = await launch(["--backlog", "64"]);
     const after = await steady(program);
@@ -111,7 +111,7 @@ test.skipIf(!hasRaw)(
 );
 
 test.skipIf(!hasRaw || Bun.which("prlimit") === null)(
-  "the descriptor limit falls under what is open while connections come, and rises again: those that stand are served, and later ones again",
+  "while the descriptor limit is below what is open, connections are served; later ones wait until it rises",
   async () => {
     const program = await launch();
     const limit = (soft: string): void => {

@@ -44,7 +44,7 @@ function steadyAcross(program: Program, come: () => Promise<RawPeer>): Promise<(
 const why = noLink === "" ? "" : ` (skipped: ${noLink})`;
 
 describe.skipIf(noLink !== "").concurrent(`a link that loses packets${why}`, () => {
-  test("slows megabytes down, there and back, and changes none; the half-close comes behind them", async () => {
+  test("a link that loses packets delays megabytes, changes none, and delivers the half-close after them", async () => {
     const { link, program, come } = await across();
     const after = await steadyAcross(program, come);
     link.shape(RATES, "8kb", "16kb");
@@ -62,7 +62,7 @@ describe.skipIf(noLink !== "").concurrent(`a link that loses packets${why}`, () 
     await after();
   });
 
-  test("brings a reset in mid-stream, and the others go on", async () => {
+  test("resets in mid-stream across a link that loses packets leave other connections alone", async () => {
     const { link, program, come } = await across();
     const after = await steadyAcross(program, come);
     link.shape(RATES, "8kb", "16kb");
@@ -82,7 +82,7 @@ describe.skipIf(noLink !== "").concurrent(`a link that loses packets${why}`, () 
 });
 
 describe.skipIf(noLink !== "").concurrent(`a link that goes down${why}`, () => {
-  test("for two seconds and comes back loses no byte", async () => {
+  test("a link that is down for two seconds loses no byte", async () => {
     const { link, program, come } = await across(["--idle-timeout", "10"]);
     const after = await steadyAcross(program, come);
     link.shape({ server: "100mbit", client: "100mbit" }, "64kb", "128kb");
@@ -102,7 +102,7 @@ describe.skipIf(noLink !== "").concurrent(`a link that goes down${why}`, () => {
     await after();
   });
 
-  test("and leaves half-open peers behind: with --idle-timeout they are gone", async () => {
+  test("half-open peers behind a dead link are closed by --idle-timeout", async () => {
     const { link, program, come } = await across(["--idle-timeout", "1"]);
     const after = await steadyAcross(program, come);
     const before = descriptors(program.pid);
@@ -124,7 +124,7 @@ describe.skipIf(noLink !== "").concurrent(`a link that goes down${why}`, () => {
     expect(stderr).toMatch(/^36 connections \(5 broken\), /);
   });
 
-  test("and leaves silent peers behind: keepalive gives them up after twice its time", async () => {
+  test("silent peers behind a dead link are given up by keepalive after twice its time", async () => {
     const link = makeLink();
     links.push(link);
     const script = join(ROOT, "test/support/keepalive-server.ts");

@@ -76,7 +76,7 @@ const cannotMount = ((): string => {
 const FIGURES = /^( *\d+)( +\d+){3}( +[\d.]+ k?M?B){7}$|^ *open  connections .* dropped$/;
 
 describe.skipIf(!hasRaw)("with its log", () => {
-  test("on a full device, stdout and stderr, the server serves and stops", async () => {
+  test("with stdout and stderr on a full device, the server serves and stops", async () => {
     const { child, ...server } = await logging(">/dev/full 2>&1");
     const after = await steady(server, { busy: await healthy() });
     for (let i = 0; i < 20; i++) await serves(server.port);
@@ -85,7 +85,7 @@ describe.skipIf(!hasRaw)("with its log", () => {
   });
 
   test.skipIf(cannotMount !== "")(
-    `on a disk that fills up, it serves, and goes on to log when there is room${cannotMount && ` (skipped: ${cannotMount})`}`,
+    `with its log on a disk that fills up, the server serves, and logs again when there is room${cannotMount && ` (skipped: ${cannotMount})`}`,
     async () => {
       const mounted = "mount -t tmpfs -o size=64k none /mnt && head -c 40K /dev/zero >/mnt/other";
       const { child, ...server } = await logging("", [
@@ -108,7 +108,7 @@ describe.skipIf(!hasRaw)("with its log", () => {
     },
   );
 
-  test("in a pipe that nobody reads, it serves; what is read later is whole lines", async () => {
+  test("with its log in a pipe that nobody reads, the server serves and later writes whole lines", async () => {
     const fifo = join(folder(), "log");
     await Bun.$`mkfifo ${fifo}`;
     const reader = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
@@ -146,7 +146,7 @@ describe.skipIf(!hasRaw)("with its log", () => {
     closeSync(reader);
   });
 
-  test("in a pipe whose reader has gone, stdout and stderr, it serves and stops", async () => {
+  test("with its log in a pipe whose reader has gone, the server serves and stops", async () => {
     const fifo = join(folder(), "log");
     await Bun.$`mkfifo ${fifo}`;
     const reader = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);

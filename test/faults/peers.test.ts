@@ -32,7 +32,7 @@ const some = <T>(count: number, one: (i: number) => Promise<T>): Promise<T[]> =>
 
 describe.skipIf(!hasRaw)("a peer's process is killed with SIGKILL", () => {
   for (const doing of ["sending", "reading"]) {
-    test(`in the middle of ${doing}`, async () => {
+    test(`a peer process killed in the middle of ${doing} costs nothing after its connections close`, async () => {
       const program = await launch();
       const after = await steady(program);
       const before = descriptors(program.pid);
@@ -60,13 +60,13 @@ describe.skipIf(!hasRaw)("a peer's process is killed with SIGKILL", () => {
 describe.skipIf(!hasRaw).concurrent("a reset", () => {
   /** Each brings a peer into its state; it is reset from there. */
   const states: Record<string, (port: number) => Promise<RawPeer>> = {
-    "before the first byte": (port) => connected(port),
-    "right behind the first bytes": async (port) => {
+    "a reset before the first byte leaves nothing behind": (port) => connected(port),
+    "a reset right after the first bytes leaves nothing behind": async (port) => {
       const one = await connected(port);
       one.send(BLOCK);
       return one;
     },
-    "in mid-stream": async (port) => {
+    "a reset in mid-stream leaves nothing behind": async (port) => {
       const one = await connected(port);
       let got = 0;
       await until(() => {
@@ -76,18 +76,18 @@ describe.skipIf(!hasRaw).concurrent("a reset", () => {
       }, "the stream runs");
       return one;
     },
-    "while it is paused, because the peer takes nothing": async (port) => {
+    "a reset while the peer is paused leaves nothing behind": async (port) => {
       const one = await connected(port);
       await one.stall(ENOUGH);
       return one;
     },
-    "behind the peer's FIN, with all of the echo unread": async (port) => {
+    "a reset after the peer's FIN, with its echo unread, leaves nothing behind": async (port) => {
       const one = await connected(port);
       one.send(BLOCK);
       one.finish();
       return one;
     },
-    "behind the peer's FIN that it has not seen yet, being paused": async (port) => {
+    "a reset after a FIN that the paused server has not seen leaves nothing behind": async (port) => {
       const one = await connected(port);
       await one.stall(ENOUGH);
       one.finish();
@@ -114,7 +114,7 @@ describe.skipIf(!hasRaw).concurrent("a reset", () => {
     });
   }
 
-  test("behind our FIN, in a stop: that is an end as well, and the stop does not wait for more", async () => {
+  test("a peer's reset after our FIN ends it, and the stop does not wait any longer", async () => {
     const program = await launch(["--drain-timeout", "20"]);
     const before = descriptors(program.pid);
     const peers = await some(50, () => connected(program.port));
@@ -134,7 +134,7 @@ describe.skipIf(!hasRaw).concurrent("a reset", () => {
     expect(stderr).toContain(`\n50 connections, ${bytes} bytes in, ${bytes} bytes out, 0 bytes`);
   });
 
-  test("in the kernel's queue, before the server has accepted", async () => {
+  test("resets in the kernel's queue, before the server accepts, leave nothing behind", async () => {
     const program = await launch();
     const after = await steady(program);
     program.signal("SIGSTOP");
@@ -153,7 +153,7 @@ describe.skipIf(!hasRaw).concurrent("a reset", () => {
 });
 
 test.skipIf(!hasRaw)(
-  "a reset in the library's queue: accept gives the connection, recv tells it, the next is served",
+  "a reset in the library's queue: accept returns the connection, recv throws, the next is served",
   async () => {
     const { listener, address } = server(64);
     const check = async (): Promise<void> => {
@@ -205,7 +205,7 @@ test.skipIf(!hasRaw)(
 );
 
 test.skipIf(!hasRaw)(
-  "a peer that takes nothing is given up after --idle-timeout, not after twice as long",
+  "a peer that takes nothing is closed after --idle-timeout, not after twice that time",
   async () => {
     const program = await launch(["--idle-timeout", "2"]);
     const before = descriptors(program.pid);
@@ -220,7 +220,7 @@ test.skipIf(!hasRaw)(
 );
 
 test.skipIf(!hasRaw)(
-  "a thousand peers of one byte now and then: another's round trips stay short",
+  "beside a thousand peers that send a byte now and then, round trips stay short",
   async () => {
     const program = await launch([], { preload: collecting });
     const after = await steady(program);
@@ -263,7 +263,7 @@ test.skipIf(!hasRaw)(
 );
 
 describe.skipIf(!hasRaw).concurrent("a peer whose window is closed", () => {
-  test("and opens again gets everything", async () => {
+  test("a peer whose window closes and opens again gets everything", async () => {
     const program = await launch();
     const after = await steady(program);
     // More than the kernel's buffers of both sides can take, which grow to 12 MiB and more.
@@ -285,7 +285,7 @@ describe.skipIf(!hasRaw).concurrent("a peer whose window is closed", () => {
     await after();
   });
 
-  test("and whose FIN is there while bytes are held for it, gets them before ours", async () => {
+  test("a peer with a closed window whose FIN has arrived gets its held bytes before our FIN", async () => {
     // With the preset ring the server would have stopped reading, and would not see the FIN so early.
     const program = await launch(["--ring", String(64 * MIB), "--stats", "0.1"]);
     const after = await steady(program);
@@ -313,7 +313,7 @@ describe.skipIf(!hasRaw).concurrent("a peer whose window is closed", () => {
     await after();
   });
 
-  test("again and again, being small all the time, gets everything, too", async () => {
+  test("a peer with a tiny window that closes again and again gets everything", async () => {
     const program = await launch();
     const after = await steady(program);
     const bytes = pattern(200_000, 6);

@@ -192,49 +192,55 @@ describe.skipIf(!hasRaw).concurrent("a stop beside", () => {
   for (const [name, { start = plain, bring, skipped = "" }] of Object.entries(situations)) {
     const why = skipped && ` (skipped: ${skipped})`;
 
-    test.skipIf(skipped !== "")(`${name}, by either signal: 0, in time, with the totals${why}`, async () => {
-      const gracefully = async (signal: NodeJS.Signals): Promise<void> => {
-        const program = await start(["--drain-timeout", "0.6"]);
-        const then = await bring(program);
-        const began = performance.now();
-        program.signal(signal);
-        then?.();
-        const code = await program.exited;
-        const took = performance.now() - began;
-        const { stderr } = await program.finished;
-        expect(stderr).toMatch(TOTALS);
-        expect({ signal, code, stderr }).toEqual({ signal, code: 0, stderr });
-        expect(took).toBeLessThan(2000);
-      };
-      await inTurn(async () => void (await Promise.all(ORDERS.map(([signal]) => gracefully(signal)))));
-    });
+    test.skipIf(skipped !== "")(
+      `a stop beside ${name}: either signal exits with 0, in time, with the totals${why}`,
+      async () => {
+        const gracefully = async (signal: NodeJS.Signals): Promise<void> => {
+          const program = await start(["--drain-timeout", "0.6"]);
+          const then = await bring(program);
+          const began = performance.now();
+          program.signal(signal);
+          then?.();
+          const code = await program.exited;
+          const took = performance.now() - began;
+          const { stderr } = await program.finished;
+          expect(stderr).toMatch(TOTALS);
+          expect({ signal, code, stderr }).toEqual({ signal, code: 0, stderr });
+          expect(took).toBeLessThan(2000);
+        };
+        await inTurn(async () => void (await Promise.all(ORDERS.map(([signal]) => gracefully(signal)))));
+      },
+    );
 
-    test.skipIf(skipped !== "")(`${name}: at the second signal at once, with the totals${why}`, async () => {
-      const atOnce = async ([first, second]: (typeof ORDERS)[number]): Promise<void> => {
-        const program = await start(["--drain-timeout", "20"]);
-        const then = await bring(program);
-        const began = performance.now();
-        program.signal(first);
-        await until(() => program.stderr.includes(`${first}: finishing`), "the stop has begun");
-        then?.();
-        // Within a second of the first it is the same request: it comes again until it is the second.
-        const again = setInterval(() => program.signal(second), 50);
-        const code = await program.exited;
-        clearInterval(again);
-        const took = performance.now() - began;
-        const { stderr } = await program.finished;
-        expect(stderr).toMatch(TOTALS);
-        expect({ second, code }).toEqual({ second, code: 128 + constants.signals[second] });
-        expect(took).toBeGreaterThan(900);
-        expect(took).toBeLessThan(2000);
-      };
-      await inTurn(async () => void (await Promise.all(ORDERS.map(atOnce))));
-    });
+    test.skipIf(skipped !== "")(
+      `a stop beside ${name}: a second signal ends it immediately, with the totals${why}`,
+      async () => {
+        const atOnce = async ([first, second]: (typeof ORDERS)[number]): Promise<void> => {
+          const program = await start(["--drain-timeout", "20"]);
+          const then = await bring(program);
+          const began = performance.now();
+          program.signal(first);
+          await until(() => program.stderr.includes(`${first}: finishing`), "the stop has begun");
+          then?.();
+          // Within a second of the first it is the same request: it comes again until it is the second.
+          const again = setInterval(() => program.signal(second), 50);
+          const code = await program.exited;
+          clearInterval(again);
+          const took = performance.now() - began;
+          const { stderr } = await program.finished;
+          expect(stderr).toMatch(TOTALS);
+          expect({ second, code }).toEqual({ second, code: 128 + constants.signals[second] });
+          expect(took).toBeGreaterThan(900);
+          expect(took).toBeLessThan(2000);
+        };
+        await inTurn(async () => void (await Promise.all(ORDERS.map(atOnce))));
+      },
+    );
   }
 });
 
 test.skipIf(!hasRaw)(
-  "a stop of the library's TLS server beside what is no TLS: who is in mid-stream gets all, and it ends by itself",
+  "stopping the library's TLS server beside peers without TLS: a client in mid-stream gets everything",
   async () => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       const child = Bun.spawn([process.execPath, "run", `${ROOT}/test/support/tls-echo.ts`], {

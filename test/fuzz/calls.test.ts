@@ -50,7 +50,7 @@ function noName(random: Random): unknown {
 }
 
 describe("calls that are given anything", () => {
-  test("getaddrinfo answers with literal addresses and a port, or refuses", () =>
+  test("getaddrinfo, given anything, returns literal addresses and a port or refuses", () =>
     fuzz(
       2_000,
       (random) => {
@@ -75,7 +75,7 @@ describe("calls that are given anything", () => {
       },
     ));
 
-  test("socket() and socketpair() make what was asked for, or nothing", async () => {
+  test("socket() and socketpair(), given anything, create what was requested or nothing", async () => {
     const before = openDescriptors();
     let played = 0;
     await fuzz(
@@ -106,7 +106,7 @@ describe("calls that are given anything", () => {
     await atRest(before);
   });
 
-  test("the module's small calls answer, or refuse", () =>
+  test("the module's small calls, given anything, answer or refuse", () =>
     fuzz(
       4_000,
       (random) => ({
@@ -149,7 +149,7 @@ describe("calls that are given anything", () => {
           ]),
         );
 
-  test("create_connection connects to an address, or refuses", async () => {
+  test("create_connection, given anything, connects to an address or refuses", async () => {
     const listener = kept(socket.create_server(["127.0.0.1", 0], { backlog: 8 }));
     const [, open] = listener.getsockname();
     void (async () => {
@@ -189,7 +189,7 @@ describe("calls that are given anything", () => {
     await atRest(before);
   });
 
-  test("create_server listens where it was asked to, or refuses", () =>
+  test("create_server, given anything, listens where it was asked to or refuses", () =>
     fuzz(
       1_000,
       (random) => {

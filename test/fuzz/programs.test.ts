@@ -73,7 +73,7 @@ describe("command lines", () => {
   const LOAD =
     "host port connections bytes depth seconds warmup rate pid churn verify no-verify json help".split(" ");
 
-  test("the server's is a complete set of options, or refused by the flag's name", () =>
+  test("a random command line gives the server's complete options or is refused by the flag's name", () =>
     fuzz(
       6_000,
       (random) => ({
@@ -125,7 +125,7 @@ describe("command lines", () => {
       },
     ));
 
-  test("the server as a program: exit code 2, one sentence on stderr, none on stdout, and no trace", async () => {
+  test("the server refuses a command line with exit code 2, one sentence on stderr and no stack trace", async () => {
     const refused = inputs(400, (random) => commandLine(random, SERVER))
       .filter(([, args]) => !args.some((one) => one.includes("\0") || one !== one.toWellFormed()))
       .filter(([, args]) => thrown(() => readCommand(args, {})) !== undefined)
@@ -143,7 +143,7 @@ describe("command lines", () => {
     }
   });
 
-  test("the load generator's likewise", () =>
+  test("the load generator refuses a command line in the same way", () =>
     fuzz(
       4_000,
       (random) => [...(random.chance(0.8) ? ["--port", "8101"] : []), ...commandLine(random, LOAD)],
@@ -163,7 +163,7 @@ describe("command lines", () => {
       return one.replace(/^(--(?:json|html)=).*/s, `$1${directory}/no such/file`);
     });
 
-  test("the comparison's and the soak's likewise", () =>
+  test("the comparison and the soak refuse a command line in the same way", () =>
     fuzz(
       3_000,
       (random) =>
@@ -191,7 +191,7 @@ describe("command lines", () => {
       },
     ));
 
-  test("a server's words say what it is, and are all there is of it", () =>
+  test("the words of --server give exactly the server's name and command", () =>
     fuzz(
       6_000,
       (random) =>
@@ -288,11 +288,11 @@ describe("a damaged result of a comparison", () => {
     return damaged;
   }
 
-  test("is taken undamaged", () => {
+  test("an undamaged result of a comparison is accepted", () => {
     expect(parseResult(JSON.stringify(whole), "r.json")).toEqual(whole as unknown as Result);
   });
 
-  test("is refused with its name and its place, or can be shown", () =>
+  test("a damaged result of a comparison is refused with its name and place or can be shown", () =>
     fuzz(
       1_500,
       (random) => {

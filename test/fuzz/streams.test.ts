@@ -422,7 +422,7 @@ describe("whatever two ends call, what is received is what was sent", () => {
     ["socketpair", unix],
   ] as const) {
     test(
-      `${name}, ${RUNS} seeds from ${FIRST}`,
+      `random calls over ${name} receive what was sent, ${RUNS} seeds from ${FIRST}`,
       async () => {
         for (let seed = FIRST; seed < FIRST + RUNS; seed++) await played(seed, pair);
       },

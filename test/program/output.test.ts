@@ -13,7 +13,7 @@ afterEach(killAll);
 setDefaultTimeout(30_000);
 
 describe("a stream that cannot be written stops nothing", () => {
-  test.skipIf(!hasProc)("stdout on a full disk: the server serves, and says so on stderr", async () => {
+  test.skipIf(!hasProc)("with stdout on a full disk, the server serves and says so on stderr", async () => {
     const child = Bun.spawn(
       ["sh", "-c", 'exec "$@" >/dev/full', "sh", process.execPath, "run", "src/server.ts", "--port", "0"],
       {
@@ -33,7 +33,7 @@ describe("a stream that cannot be written stops nothing", () => {
     expect(await child.exited).toBe(0);
   });
 
-  test.skipIf(!hasProc)("--help to a full disk is one line, without a trace", async () => {
+  test.skipIf(!hasProc)("--help to a full disk fails with one line and no stack trace", async () => {
     const child = Bun.spawn(
       ["sh", "-c", 'exec "$@" >/dev/full', "sh", process.execPath, "src/server.ts", "--help"],
       { stderr: "pipe" },
@@ -43,7 +43,7 @@ describe("a stream that cannot be written stops nothing", () => {
   });
 
   test.skipIf(!hasProc)(
-    "a stderr that nobody reads: the server serves, and stops when it is told to",
+    "with a stderr that nobody reads, the server serves and stops on a signal",
     async () => {
       const folder = mkdtempSync(join(tmpdir(), "ringback-"));
       const path = join(folder, "fifo");
@@ -63,7 +63,7 @@ describe("a stream that cannot be written stops nothing", () => {
   );
 
   test.skipIf(!hasProc)(
-    "a stdout that is full: the server serves, and announces itself when there is room",
+    "with a full stdout, the server serves and announces itself when there is room",
     async () => {
       const folder = mkdtempSync(join(tmpdir(), "ringback-"));
       const path = join(folder, "fifo");
@@ -100,7 +100,7 @@ describe("a stream that cannot be written stops nothing", () => {
   );
 
   test.skipIf(!hasProc || Bun.which("python3") === null)(
-    "a terminal with `stty tostop`, in the background: the server serves and writes",
+    "in the background of a terminal with `stty tostop`, the server serves and writes",
     async () => {
       const child = Bun.spawn(
         ["python3", join(ROOT, "test/support/tostop.py"), process.execPath, join(ROOT, "src/server.ts")],
@@ -116,7 +116,7 @@ describe("a stream that cannot be written stops nothing", () => {
   );
 });
 
-test("--stats writes a header and a row at its interval, on stderr", async () => {
+test("--stats writes a header and a row per interval to stderr", async () => {
   const program = await launch(["--stats", "0.1", "--reply", "tutorial"]);
   await exchange(program.port, Buffer.alloc(100_000, "x"));
   const row = /\n +0 +1 +0 +0 +100\.0 kB +[\d.]+ k?B +1\d\d\.\d kB +[\d.]+ k?M?B +0 B +100\.0 kB +0 B\n/;

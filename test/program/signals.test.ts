@@ -37,7 +37,7 @@ describe.concurrent("SIGTERM and SIGINT", () => {
     });
   }
 
-  test.skipIf(!hasProc)("what the kernel had accepted before the signal is served too", async () => {
+  test.skipIf(!hasProc)("connections that the kernel accepted before the signal are served too", async () => {
     const program = await launch();
     // While the process is stopped, connections and their bytes pile up in the kernel, and so does the signal.
     program.signal("SIGSTOP");
@@ -52,7 +52,7 @@ describe.concurrent("SIGTERM and SIGINT", () => {
     expect((await program.finished).code).toBe(0);
   });
 
-  test("peers that stay are closed at --drain-timeout, exit code 0", async () => {
+  test("peers that stay are closed at --drain-timeout, and the exit code is 0", async () => {
     const program = await launch(["--drain-timeout", "1"]);
     const [quiet, stuck] = [await peer(program.port), await stalled(program.port)];
     const began = performance.now();
@@ -66,7 +66,7 @@ describe.concurrent("SIGTERM and SIGINT", () => {
     for (const { socket } of [quiet, stuck]) socket.destroy();
   });
 
-  test("a signal that comes again within a second, of whatever kind, is the same request", async () => {
+  test("a second signal of any kind within a second is the same request", async () => {
     const program = await launch();
     const client = await peer(program.port);
     client.socket.write("before");
@@ -85,7 +85,7 @@ describe.concurrent("SIGTERM and SIGINT", () => {
   });
 
   test.skipIf(!hasProc)(
-    "one that waited while the process was suspended is not taken for a later one",
+    "a signal that waited while the process was suspended is not taken for a later one",
     async () => {
       const program = await launch();
       const client = await peer(program.port);
@@ -103,7 +103,7 @@ describe.concurrent("SIGTERM and SIGINT", () => {
     },
   );
 
-  test("SIGHUP begins a stop, and never hurries one; a later SIGTERM ends it at once, with the totals", async () => {
+  test("SIGHUP begins a stop and never hurries one; a later SIGTERM ends it immediately, with the totals", async () => {
     const program = await launch();
     const stuck = await stalled(program.port);
     program.signal("SIGHUP");
@@ -145,7 +145,7 @@ test("a signal that is ignored when the program starts stays ignored, as under n
 });
 
 test.skipIf(!hasProc)(
-  "a signal to the whole group of `bun run start` is one, and loses no byte",
+  "a signal to the process group of `bun run start` counts once and loses no byte",
   async () => {
     const child = Bun.spawn([process.execPath, "run", "start", "--port", "0"], {
       ...({ cwd: ROOT, detached: true, stdin: "ignore", stdout: "pipe", stderr: "pipe" } as const),

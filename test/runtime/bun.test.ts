@@ -35,7 +35,7 @@ afterEach(() => {
   for (const listener of listeners.splice(0)) listener.stop(true);
 });
 
-test("write takes what the kernel takes, says how much, queues nothing, and drain follows", async () => {
+test("Bun's write returns what the kernel takes, queues nothing, and drain follows", async () => {
   const writes: number[] = [];
   let drains = 0;
   const big = pattern(32 << 20);
@@ -59,7 +59,7 @@ test("write takes what the kernel takes, says how much, queues nothing, and drai
   client.socket.destroy();
 });
 
-test("a chunk has memory of its own, and keeps its bytes while others come", async () => {
+test("each chunk that Bun hands over has its own memory", async () => {
   const chunks: Buffer[] = [];
   const { port } = listen({ data: (_, chunk) => void chunks.push(chunk) });
   const client = await peer(port);
@@ -75,7 +75,7 @@ test("a chunk has memory of its own, and keeps its bytes while others come", asy
   client.socket.destroy();
 });
 
-test("a pause inside data holds at once, a FIN behind it too, and the order is kept", async () => {
+test("a pause inside data holds immediately, for a FIN too, and the order is kept", async () => {
   const events: string[] = [];
   let server: Socket | undefined;
   const { port } = listen({
@@ -102,7 +102,7 @@ test("a pause inside data holds at once, a FIN behind it too, and the order is k
   client.socket.destroy();
 });
 
-test("a reset while paused empties the kernel's buffer into data, in spite of the pause, before it says so", async () => {
+test("a reset while paused hands over the kernel's buffer despite the pause before it is reported", async () => {
   const events: string[] = [];
   const { port } = listen({
     data(socket) {
@@ -118,7 +118,7 @@ test("a reset while paused empties the kernel's buffer into data, in spite of th
   expect(events).toContain("data while paused");
 });
 
-test("terminate and end close at once: inside the call comes `close`, and the descriptor is cleared by then", async () => {
+test("terminate and end call `close` inside the call, when the descriptor is already cleared", async () => {
   for (const how of ["terminate", "end"] as const) {
     const order: string[] = [];
     const { port } = listen({
@@ -137,7 +137,7 @@ test("terminate and end close at once: inside the call comes `close`, and the de
   }
 });
 
-test("a close from outside has cleared the descriptor, too, when `close` comes", async () => {
+test("a close from outside has cleared the descriptor when `close` is called", async () => {
   const seen: number[] = [];
   const { port } = listen({ close: (socket) => void seen.push((socket as Socket).fd, socket.write("x")) });
   const client = await peer(port);
@@ -146,7 +146,7 @@ test("a close from outside has cleared the descriptor, too, when `close` comes",
   expect(seen).toEqual([-1, -1]);
 });
 
-test("with allowHalfOpen the peer's FIN leaves our direction open; after our shutdown its FIN comes as `close`", async () => {
+test("with allowHalfOpen the peer's FIN leaves our direction open; after our shutdown it is `close`", async () => {
   const events: string[] = [];
   const { port } = listen({
     data(socket, chunk) {
@@ -196,7 +196,7 @@ test("a throw in a handler goes to `error`, and the socket stays open", async ()
   client.socket.destroy();
 });
 
-test("what terminate refuses in `open` is reset, and never had a connection in socket.data", async () => {
+test("a socket that `open` terminates is reset and never has a connection in socket.data", async () => {
   let data: unknown = "not told";
   const { port } = listen({
     open: (socket) => socket.terminate(),
@@ -212,7 +212,7 @@ test("what terminate refuses in `open` is reset, and never had a connection in s
 });
 
 test.skipIf(libc === undefined)(
-  "listen(2) and SO_RCVBUF on listener.fd are taken, and what is inherited is told",
+  "listen(2) and SO_RCVBUF on listener.fd take effect and are inherited",
   async () => {
     const listener = listen({});
     expect(listener.fd).toBeGreaterThan(2);
@@ -225,7 +225,7 @@ test.skipIf(libc === undefined)(
   },
 );
 
-test("the socket over send(2) gives what Bun's gives: all, a part with a drain after it, -1", async () => {
+test("the transport over send(2) returns what Bun's write returns: all, a part followed by a drain, or -1", async () => {
   const results: number[] = [];
   let drains = 0;
   let direct = false;
@@ -265,7 +265,7 @@ test("the socket over send(2) gives what Bun's gives: all, a part with a drain a
 });
 
 describe.skipIf(libc === undefined)("a descriptor of ours that Bun is given", () => {
-  test("is a listener on the address that it was bound to, and is closed with it", async () => {
+  test("Bun listens on a descriptor that we bound, and closes it", async () => {
     const fd = openDescriptor(AF_INET, SOCK_STREAM, 0);
     bindDescriptor(fd, AF_INET, ["127.0.0.1", 0]);
     const [, port] = descriptorName(fd, "getsockname") as [string, number];
@@ -284,7 +284,7 @@ describe.skipIf(libc === undefined)("a descriptor of ours that Bun is given", ()
     await until(() => !isOpen(fd), "the descriptor is closed");
   });
 
-  test("is a connection, which opens inside the call when connect(2) has begun it", async () => {
+  test("Bun opens a descriptor that connect(2) has begun to connect inside the call", async () => {
     const seen: string[] = [];
     const { port } = listen({ data: (socket, chunk) => void socket.write(chunk) });
     const fd = openDescriptor(AF_INET, SOCK_STREAM, 0);
@@ -294,7 +294,7 @@ describe.skipIf(libc === undefined)("a descriptor of ours that Bun is given", ()
     await until(() => seen.includes("data hello"), "the echo");
   });
 
-  test("is told that nobody listens by `close`, unless a write has had the error: then there is an `end` and none", async () => {
+  test("Bun reports a refused connect of our descriptor by `close`, or by `end` if a write took the error", async () => {
     const other = openDescriptor(AF_INET, SOCK_STREAM, 0);
     bindDescriptor(other, AF_INET, ["127.0.0.1", 0]);
     // Bound, and nobody listens.
