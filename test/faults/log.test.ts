@@ -56,7 +56,7 @@ function healthy(): Promise<number> {
   return (known ??= (async () => {
     const { pid, port } = await logging(">/dev/null 2>&1");
     for (let i = 0; i < 10; i++) await serves(port);
-    return cpuShare(pid, 1000);
+    return cpuShare(pid, 500);
   })());
 }
 

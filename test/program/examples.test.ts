@@ -64,7 +64,7 @@ describe("echo-sequential", () => {
   const messages = ["hello", "x", "y".repeat(1024), "z".repeat(3000), "äöü"];
 
   test.skipIf(withoutPython)(
-    `says and prints what the tutorial's does, to the last byte${asked}`,
+    `echo-sequential sends and prints what the tutorial's does, to the last byte${asked}`,
     async () => {
       const [ours, theirs] = await Promise.all([
         start(example("echo-sequential")),
@@ -116,7 +116,7 @@ describe("echo-concurrent", () => {
   ];
 
   test.skipIf(withoutPython)(
-    `says and prints what the tutorial's does, to the last byte${asked}`,
+    `echo-concurrent sends and prints what the tutorial's does, to the last byte${asked}`,
     async () => {
       const [ours, theirs] = await Promise.all([
         start(example("echo-concurrent")),
@@ -322,7 +322,7 @@ describe("http-client", () => {
 
   const withoutNginx = Bun.which("nginx") === null;
   test.skipIf(withoutNginx)(
-    `prints what nginx answers${withoutNginx ? " (skipped: there is no nginx here)" : ""}`,
+    `http-client prints what nginx answers${withoutNginx ? " (skipped: there is no nginx here)" : ""}`,
     async () => {
       const directory = await mkdtemp(join(tmpdir(), "ringback-"));
       const port = await freePort();

@@ -178,7 +178,7 @@ test("with allowHalfOpen the peer's FIN leaves our direction open; after our shu
   expect(events).toEqual(["shutdown", "write -1", "more", "close"]);
 });
 
-test("a throw in a handler goes to `error`, and the socket stays open", async () => {
+test("an exception in a handler goes to `error`, and the socket stays open", async () => {
   const events: string[] = [];
   const { port } = listen({
     data(socket, chunk) {

@@ -8,9 +8,9 @@ setDefaultTimeout(30_000);
 
 const sha = (bytes: Uint8Array): string => new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
 
-describe("everything comes back, then FIN, when the peer half-closes", () => {
+describe.concurrent("everything comes back, then FIN, when the peer half-closes", () => {
   for (const size of [0, 1, 1000, 100_000, 8 << 20]) {
-    test(`${size} bytes`, async () => {
+    test(`${size} bytes come back, then the FIN, when the peer half-closes`, async () => {
       const { port } = await start();
       const bytes = pattern(size);
       const got = await exchange(port, bytes);
@@ -134,7 +134,7 @@ describe("a peer that does not read", () => {
 
 describe("slices of one byte", () => {
   for (const reply of ["raw", "tutorial"] as const) {
-    test(`${reply}: a peer with a large chunk does not keep the others waiting`, async () => {
+    test(`with --reply ${reply} and slices of one byte, a large chunk does not delay other peers`, async () => {
       const server = await start({ reply, recvSize: 1 });
       const small = await peer(server.port);
       await until(() => reply === "raw" || small.count > 0, "the banner");

@@ -18,7 +18,7 @@ describe("a host is", () => {
     ["0:0::0:1", "::1"],
     ["::ffff:127.0.0.1", "::ffff:127.0.0.1"],
   ] as const) {
-    test(`${host}: ${ip}`, async () => expect(await ips(host)).toEqual([ip]));
+    test(`the host ${host} resolves to ${ip}`, async () => expect(await ips(host)).toEqual([ip]));
   }
 
   test('"": every interface', async () => expect(await ips("")).toEqual(["::", "0.0.0.0"]));

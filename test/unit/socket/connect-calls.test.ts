@@ -206,7 +206,7 @@ describe("create_connection", () => {
     expect((await listener.accept())[1]).toEqual(source);
   });
 
-  test("is ended by its signal", async () => {
+  test("create_connection is ended by its signal", async () => {
     const { address } = server();
     const signal = AbortSignal.abort();
     expect(await failure(() => socket.create_connection(address, { signal }))).toMatchObject({

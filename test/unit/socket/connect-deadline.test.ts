@@ -90,7 +90,7 @@ test("an unanswered TLS handshake ends at the deadline and leaves nothing open",
   while ((await conn.recv(65_536).catch(() => "")).length > 0);
 });
 
-test("SO_REUSEPORT lets two sockets listen on one port, and without it the second is EADDRINUSE", async () => {
+test("SO_REUSEPORT lets two sockets listen on one port; without it the second is EADDRINUSE", async () => {
   const first = kept(socket.create_server(["127.0.0.1", 0], { reuse_port: true }));
   const address = first.getsockname();
   const second = kept(socket.create_server(address, { reuse_port: true }));

@@ -57,7 +57,7 @@ describe("a socket", () => {
     expect([told.family, told.type]).toEqual([AF_INET6, SOCK_DGRAM]);
   });
 
-  test.skipIf(process.platform !== "linux")("that listens with less than 0 listens with 0", () => {
+  test.skipIf(process.platform !== "linux")("listen with a negative backlog is listen with 0", () => {
     const { listener } = server(-1);
     // For a listener, tcpi_sacked is its backlog (tcp(7)).
     expect(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104).readUInt32LE(28)).toBe(0);

@@ -115,21 +115,24 @@ test("after both FINs, addresses and options can be read until close()", async (
   expect(conn.fileno()).toBe(-1);
 });
 
-test.if(process.platform === "linux")("a peer that reset before accept() has its address", async () => {
-  for (const [family, host] of [
-    [socket.AF_INET, "127.0.0.1"],
-    [socket.AF_INET6, "::1"],
-  ] as const) {
-    const listener = kept(socket.create_server([host, 0] as never, { family })) as socket.ListeningSocket;
-    const python = `import socket,struct
+test.if(process.platform === "linux")(
+  "accept() returns the address of a peer that has already reset",
+  async () => {
+    for (const [family, host] of [
+      [socket.AF_INET, "127.0.0.1"],
+      [socket.AF_INET6, "::1"],
+    ] as const) {
+      const listener = kept(socket.create_server([host, 0] as never, { family })) as socket.ListeningSocket;
+      const python = `import socket,struct
 c=socket.create_connection(("${host}",${listener.getsockname()[1]}));print(c.getsockname()[1])
 c.setsockopt(1,13,struct.pack("ii",1,0));c.close()`;
-    const { stdout } = Bun.spawnSync(["python3", "-c", python]);
-    const [conn, address] = await listener.accept();
-    kept(conn);
-    expect(address.slice(0, 2) as unknown).toEqual([host, Number(String(stdout))]);
-  }
-});
+      const { stdout } = Bun.spawnSync(["python3", "-c", python]);
+      const [conn, address] = await listener.accept();
+      kept(conn);
+      expect(address.slice(0, 2) as unknown).toEqual([host, Number(String(stdout))]);
+    }
+  },
+);
 
 test("a slice far smaller than its chunk is a copy", async () => {
   const { client, conn } = await pair();

@@ -47,7 +47,7 @@ const CALLS: Record<string, () => Promise<unknown>> = {
 };
 
 for (const [name, call] of Object.entries(CALLS)) {
-  test(`of ${name}`, async () => {
+  test(`the stack trace of a failed ${name} leads to the caller`, async () => {
     const error = (await call().catch((error: unknown) => error)) as socket.error;
     expect(error).toBeInstanceOf(socket.error);
     const [, first] = error.stack!.split("\n    at ");

@@ -137,7 +137,7 @@ describe("a close that still owes bytes", () => {
 });
 
 test.skipIf(process.platform !== "linux")(
-  "a sendall does not wait in the kernel, even where whoever shares the descriptor has made it wait",
+  "a sendall does not block in the kernel even if another owner made the descriptor blocking",
   async () => {
     const { one, fd, peer, sent, sending } = stuck();
     const F_SETFL = 4;
