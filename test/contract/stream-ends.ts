@@ -1,4 +1,4 @@
-/** The contract of a stream, where it ends: shutdown, close, detach, and a peer that goes away. */
+/** The contract of a stream at its end: shutdown, close, detach, and a peer that leaves. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import * as socket from "../../src/socket.ts";

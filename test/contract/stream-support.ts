@@ -1,4 +1,4 @@
-/** What the tests of the contract of a stream have in common: the pairs they are given, and how they look at them. */
+/** Shared by the contract's tests: the pairs they are given, and how they compare bytes. */
 import { expect } from "bun:test";
 import * as socket from "../../src/socket.ts";
 import { pattern } from "../support/peers.ts";

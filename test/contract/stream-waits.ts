@@ -1,4 +1,4 @@
-/** The contract of a stream, where a call waits: its deadline, and its signal. */
+/** The contract of a call that waits: its deadline and its signal. */
 import { describe, expect, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
 import {

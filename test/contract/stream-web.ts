@@ -1,4 +1,4 @@
-/** The contract of a stream, where it goes beyond Python's: disposal, iteration, web streams. */
+/** The contract of a stream beyond Python's: disposal, iteration, web streams. */
 import { describe, expect, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
 import { bytes, drain, expectSame, failure, FILL, PIECE, text, turns, type Pairs } from "./stream-support.ts";

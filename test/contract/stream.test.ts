@@ -1,4 +1,4 @@
-/** The contract of a connected stream over everything that can carry one, in both directions. */
+/** Runs the contract of a connected stream over every carrier, in both directions. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,7 @@
-/** Code that throws: a task beside an accept loop, the loop itself, a connection's user, the echo server's own reply. */
+/**
+ * Code that throws: a task beside an accept loop, the loop itself, a connection's handler, the
+ * echo server's own reply.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
 import { Connection } from "../../src/core/connection.ts";

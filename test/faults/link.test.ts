@@ -1,4 +1,7 @@
-/** Links between two network namespaces that are slow, lose packets, go down, or are gone with the peer at their end. */
+/**
+ * Links between two network namespaces that are slow, lose packets, go down, or disappear with
+ * the peer.
+ */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { steady } from "../support/faults.ts";

@@ -1,4 +1,4 @@
-/** What comes while the server starts: somebody else who takes its port, and a signal. */
+/** Interference during the start: another program that takes the port, and a signal. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { serves } from "../support/faults.ts";
 import { hasProc, killAll, launch, ROOT } from "../support/program.ts";

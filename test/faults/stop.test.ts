@@ -1,4 +1,7 @@
-/** A stop in the middle of a fault: it ends in time, with 0 and with its totals, and a second signal ends it at once. */
+/**
+ * A stop during a fault: it exits in time, with 0 and its totals, and a second signal ends it
+ * immediately.
+ */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { constants } from "node:os";
 import { connect as connectTLS } from "node:tls";

@@ -1,4 +1,4 @@
-/** What is no TLS, sent to a TLS port of the library. */
+/** Bytes that are not TLS, sent to a TLS port of the library. */
 import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "node:tls";
 import { steady } from "../support/faults.ts";

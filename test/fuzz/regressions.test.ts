@@ -1,4 +1,4 @@
-/** Inputs that the fuzzing has found not to be taken as they should, each kept with what is right. */
+/** Inputs that fuzzing found to be treated wrongly, each with the right result. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { readFlags as readComparison } from "../../bench/compare.ts";
 import { cases } from "../../bench/comparison/cases.ts";

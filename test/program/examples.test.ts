@@ -1,4 +1,4 @@
-/** The example programs, each spawned, beside the tutorial's own in Python: the same bytes, the same prints. */
+/** The example programs beside the tutorial's own in Python: the same bytes, the same output. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -1,4 +1,4 @@
-/** What the program writes, and a stdout or stderr that cannot be written. */
+/** The program's output, also to a stdout or stderr that cannot be written. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { closeSync, constants, mkdtempSync, openSync, readSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,4 @@
-/** How the program starts, or says why it does not. */
+/** How the program starts, and what it says if it cannot. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,7 @@
-/** What src/engine/bun/acceptor.ts and src/echo/listening.ts rely on: Bun on a copy of a listening descriptor. */
+/**
+ * Bun on a copy of a listening descriptor, which engine/bun/acceptor.ts and echo/listening.ts
+ * rely on.
+ */
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
 import * as k from "../../src/os/constants.ts";

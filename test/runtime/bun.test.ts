@@ -1,4 +1,7 @@
-/** What Bun does with TCP, as far as this project relies on it. A new Bun that fails here needs another look. */
+/**
+ * What Bun does with TCP, as far as this project relies on it. If a new Bun fails here, the
+ * engine needs another look.
+ */
 import { afterEach, describe, expect, test } from "bun:test";
 import { connect } from "node:net";
 import { AF_INET, SOCK_STREAM } from "../../src/os/constants.ts";

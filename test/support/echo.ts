@@ -1,4 +1,7 @@
-/** An echo server in the test's own process, stopped when the file's tests are over: some of them run side by side. */
+/**
+ * An echo server in the test's own process, stopped after the file's last test, since some run
+ * side by side.
+ */
 import { afterAll, expect } from "bun:test";
 import { EchoServer, type EchoOptions } from "../../src/echo/echo-server.ts";
 import { pattern, peer, until } from "./peers.ts";

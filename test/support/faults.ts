@@ -1,4 +1,4 @@
-/** What must hold after every fault: the server serves, and what it used is given back. */
+/** What must hold after every fault: the server serves, and what it used is released. */
 import { expect } from "bun:test";
 import { join } from "node:path";
 import { exchange, pattern, until } from "./peers.ts";

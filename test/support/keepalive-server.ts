@@ -1,4 +1,7 @@
-/** An echo server that asks silent peers after a second; it says its port, and later how many peers are left. */
+/**
+ * An echo server that probes silent peers after a second; it prints its port, and later how many
+ * peers are left.
+ */
 import { EchoServer } from "../../src/echo/echo-server.ts";
 
 const host = process.argv[2]!;

@@ -1,4 +1,7 @@
-/** What the tests of the socket library share: sockets that are closed when their test is over, and Python's word. */
+/**
+ * Shared by the tests of the library: sockets that are closed after their test, and Python's
+ * answers to compare with.
+ */
 import * as socket from "../../src/socket.ts";
 import { readdirSync } from "node:fs";
 

@@ -1,4 +1,7 @@
-/** Loaded before the program: whoever sends "throw" meets a defect in the middle of the server. */
+/**
+ * Loaded before the program: a peer that sends "throw" meets a defect in the middle of the
+ * server.
+ */
 import { Connection } from "../../src/core/connection.ts";
 
 const { relay } = Connection.prototype;

@@ -1,4 +1,4 @@
-/** The plan of the house, checked from the files' own import lines and sizes. */
+/** The rules of the house, checked from the files' own import lines. */
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";

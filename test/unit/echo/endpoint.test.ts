@@ -1,4 +1,4 @@
-/** What may be written for a host, and what it stands for. */
+/** What may be given as a host, and which address it means. */
 import { describe, expect, test } from "bun:test";
 import { endpointsOf, hostMistake } from "../../../src/echo/endpoint.ts";
 

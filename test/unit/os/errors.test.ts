@@ -1,4 +1,4 @@
-/** The words of errors. */
+/** The texts of errors. */
 import { expect, test } from "bun:test";
 import { constants } from "node:os";
 import { osError } from "../../../src/os/errors.ts";

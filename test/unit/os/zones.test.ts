@@ -1,4 +1,4 @@
-/** IPv6 addresses with a zone (fe80::1%eth0): which are understood, and where. */
+/** IPv6 addresses with a zone (fe80::1%eth0): which are accepted, and where. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { networkInterfaces } from "node:os";
 import { literalHost } from "../../../src/os/literal-host.ts";

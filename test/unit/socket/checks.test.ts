@@ -1,4 +1,7 @@
-/** What a call is given: flags, timeouts, addresses, packed options. What it cannot do is said before it begins. */
+/**
+ * Arguments of calls: flags, timeouts, addresses, packed options. What cannot be done is refused
+ * before it begins.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { decodeAddress, encodeAddress } from "../../../src/os/address.ts";

@@ -1,4 +1,7 @@
-/** Which of Bun's events shows that a connection stands. Bun is a fake here: the order of its events is the test's. */
+/**
+ * Which of Bun's events completes a connect. Bun is a fake here: the test decides the order of
+ * its events.
+ */
 import { afterEach, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import type { Connection } from "../../../src/core/connection.ts";
 import { connectStream } from "../../../src/socket/connect.ts";

@@ -1,4 +1,4 @@
-/** What a datagram socket does when something is full, over, or wrong: its queue, the kernel's, its descriptor. */
+/** Datagram sockets at their limits: a full queue, a full kernel buffer, a reused descriptor. */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { readSync } from "node:fs";
 import { DatagramSocket } from "../../../src/socket/datagram.ts";

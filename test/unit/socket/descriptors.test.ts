@@ -1,4 +1,7 @@
-/** The edges of a socket's life: what it is made of, how its connect ends, what close and detach leave behind. */
+/**
+ * The edges of a socket's life: how it is made, how its connect ends, what close and detach
+ * leave behind.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { closeDescriptor, descriptorName, openDescriptor } from "../../../src/os/descriptor.ts";
 import * as socket from "../../../src/socket.ts";

@@ -1,4 +1,4 @@
-/** The constants of Python's module, and the flags that recv and send know. */
+/** The constants of Python's module, and the flags that recv and send support. */
 import { afterEach, describe, expect, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { closeAll, failure, kept } from "../../support/sockets.ts";

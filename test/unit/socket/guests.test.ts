@@ -1,4 +1,7 @@
-/** Descriptors that were given, options that stay, names that answer until close(), and slices that keep little alive. */
+/**
+ * Foreign descriptors keep their options, addresses can be read until close(), and small slices
+ * keep little memory alive.
+ */
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import * as socket from "../../../src/socket.ts";

@@ -1,4 +1,4 @@
-/** A socket from its start to its end where that is hard: signals, TLS, detach, lingering, transferred buffers. */
+/** A socket's life in difficult moments: signals, TLS, detach, lingering, transferred buffers. */
 import { dlopen, ptr } from "bun:ffi";
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { closeSync, fstatSync, openSync, unlinkSync } from "node:fs";

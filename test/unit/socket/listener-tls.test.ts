@@ -1,4 +1,7 @@
-/** TLS connections on their way: how long a handshake may take, what ends it, and who gives its place back. */
+/**
+ * TLS handshakes: how long one may take, what ends it, and which stalled client gives up its
+ * place.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { backToNow, leap } from "../../support/clock.ts";

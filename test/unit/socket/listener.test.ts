@@ -1,4 +1,4 @@
-/** What accept does when nothing is there, and what remains of the calls that gave up. */
+/** What accept does when nothing waits, and what remains of calls that gave up. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { closeDescriptor, connectDescriptor, openDescriptor } from "../../../src/os/descriptor.ts";
 import * as socket from "../../../src/socket.ts";

@@ -1,4 +1,7 @@
-/** A call that is followed by another one a few microtasks later: nothing may reach what is somebody else's by then. */
+/**
+ * A call that another one follows within a few microtasks: neither may touch what now belongs to
+ * somebody else.
+ */
 import { afterEach, expect, test } from "bun:test";
 import { dlopen } from "bun:ffi";
 import { closeSync } from "node:fs";

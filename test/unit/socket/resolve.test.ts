@@ -1,4 +1,7 @@
-/** What becomes of what the name service says, or does not say. Its answers are given here, not asked for. */
+/**
+ * How answers of the name service are used, and their absence. The test gives the answers
+ * itself.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test, type Mock } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { closeAll, failure, kept, server } from "../../support/sockets.ts";

@@ -1,4 +1,7 @@
-/** An error's stack has the line of whoever called, although an event made the error long after the call. */
+/**
+ * An error's stack shows the caller's line, although an event raised the error long after the
+ * call.
+ */
 import { afterEach, expect, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { closeAll, connection, freeAddress, kept, server } from "../../support/sockets.ts";

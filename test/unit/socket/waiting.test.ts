@@ -1,4 +1,7 @@
-/** Calls that wait: what is left of those that are over, deadlines far away, and how long a close is patient. */
+/**
+ * Calls that wait: what finished ones leave behind, deadlines far away, and how long a close
+ * waits for the peer.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { getEventListeners } from "node:events";
 import { readSync } from "node:fs";
