@@ -230,7 +230,7 @@ test.skipIf(libc === undefined)(
 
 test("the transport over send(2) returns what Bun's write returns: all, a part followed by a drain, or -1", async () => {
   const results: number[] = [];
-  let drains = 0;
+  let [drains, early] = [0, -1];
   let direct = false;
   const block = pattern(16_384);
   const { port } = listen({
@@ -246,6 +246,8 @@ test("the transport over send(2) returns what Bun's write returns: all, a part f
       let taken = block.length;
       while (taken === block.length) results.push((taken = fast.write(block, 0, block.length)));
       results.push(fast.write(block, 0, block.length));
+      // Later, the kernel may move bytes on to the peer's side, and ask for more by itself.
+      early = drains;
     },
     drain: () => void drains++,
   });
@@ -256,7 +258,7 @@ test("the transport over send(2) returns what Bun's write returns: all, a part f
   expect(direct).toBe(canSend);
   expect(results[0]).toBe(100);
   expect(results.at(-1)).toBe(0);
-  expect(drains).toBe(0);
+  expect(early).toBe(0);
   const total = results.reduce((sum, taken) => sum + taken, 0);
   client.socket.resume();
   await until(() => drains > 0 && client.count === total, "drained, and what came is what was taken");
