@@ -1,4 +1,4 @@
-/** The contract of a stream, where it ends: shutdown, close, detach, and a peer that goes away. */
+/** The contract of a stream at its end: shutdown, close, detach, and a peer that leaves. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import * as socket from "../../src/socket.ts";
@@ -39,7 +39,7 @@ async function holdBack(a: End): Promise<Buffer> {
 
 export function checkEnds({ pair, cloggedPair, keep, limits }: Pairs): void {
   describe("shutdown", () => {
-    test("SHUT_WR: all that was given before arrives, then the FIN, and reading goes on", async () => {
+    test("shutdown(SHUT_WR) delivers everything sent before, then the FIN, and reading still works", async () => {
       const [a, b, stuck] = await cloggedPair();
       const sending = a.sendall(PIECE);
       a.shutdown(socket.SHUT_WR);
@@ -56,7 +56,7 @@ export function checkEnds({ pair, cloggedPair, keep, limits }: Pairs): void {
       expect(await a.recv(10)).toHaveLength(0);
     });
 
-    test("SHUT_RD: reads end, the one that waits too, and sending goes on", async () => {
+    test("shutdown(SHUT_RD) ends every read, also a waiting one, and sending still works", async () => {
       const [a, b] = await pair();
       const waiting = b.recv(10);
       await expectWaiting(waiting);
@@ -67,7 +67,7 @@ export function checkEnds({ pair, cloggedPair, keep, limits }: Pairs): void {
       expect(text(await a.recv(10))).toBe("x");
     });
 
-    test("SHUT_RDWR: reads end, and bytes that were sent before still arrive", async () => {
+    test("shutdown(SHUT_RDWR) ends every read and still delivers what was sent before", async () => {
       const [a, b, stuck] = await cloggedPair();
       await b.sendall(bytes("not read"));
       const sending = a.sendall(PIECE);
@@ -78,7 +78,7 @@ export function checkEnds({ pair, cloggedPair, keep, limits }: Pairs): void {
       await sending;
     });
 
-    test("of both directions loses nothing that the slower reader has not read yet", async () => {
+    test("shutting down both directions loses nothing that a slow reader has yet to read", async () => {
       const [a, b] = await pair();
       b.shutdown(socket.SHUT_WR);
       expect(await a.recv(1)).toHaveLength(0);
@@ -90,7 +90,7 @@ export function checkEnds({ pair, cloggedPair, keep, limits }: Pairs): void {
   });
 
   describe("close", () => {
-    test("delivers what sendall was given, and ends recv and send that wait", async () => {
+    test("close delivers what sendall accepted and ends a waiting recv or send with EBADF", async () => {
       const [a, b, stuck] = await cloggedPair();
       const sending = a.sendall(PIECE);
       const receiving = failure(a.recv(10));
@@ -104,7 +104,7 @@ export function checkEnds({ pair, cloggedPair, keep, limits }: Pairs): void {
       expect(await sending).toBeUndefined();
     });
 
-    test("makes fileno -1 and every call EBADF", async () => {
+    test("after close, fileno is -1 and every call is EBADF", async () => {
       const [a, b] = await pair();
       expect(a.fileno()).toBeGreaterThan(2);
       expect(a.fileno()).not.toBe(b.fileno());
@@ -133,7 +133,7 @@ export function checkEnds({ pair, cloggedPair, keep, limits }: Pairs): void {
       expect(await b.recv(1)).toHaveLength(0);
     });
 
-    test("loses nothing that the slower reader has not read yet", async () => {
+    test("close loses nothing that a slow reader has yet to read", async () => {
       const [a, b] = await pair();
       const sent = await holdBack(a);
       a.close();
@@ -143,9 +143,9 @@ export function checkEnds({ pair, cloggedPair, keep, limits }: Pairs): void {
   });
 
   describe("detach", () => {
-    const name = "gives the descriptor, open, and leaves the object closed";
+    const name = "detach returns the open descriptor and leaves the object closed";
     if (limits.noDetach !== undefined) {
-      test(`is refused: ${limits.noDetach}`, async () => {
+      test(`detach is refused: ${limits.noDetach}`, async () => {
         const [a, b] = await pair();
         expect(() => a.detach()).toThrow(expect.objectContaining({ code: "EOPNOTSUPP", syscall: "detach" }));
         await a.sendall(bytes("still open"));
@@ -187,7 +187,7 @@ function expectConnectionError(error: unknown, codes: string[], syscall: string)
 
 export function checkLoss({ pair, cloggedPair, limits }: Pairs): void {
   describe("a peer that goes away", () => {
-    test("with a reset ends what waits with ConnectionResetError, once; then it is the end", async () => {
+    test("a peer's reset ends waiting calls with ConnectionResetError, once; later reads see the end", async () => {
       const [a, b] = await cloggedPair();
       const receiving = failure(a.recv(1));
       const sending = failure(a.sendall(PIECE));
@@ -200,7 +200,7 @@ export function checkLoss({ pair, cloggedPair, limits }: Pairs): void {
       expectConnectionError(await failure(a.sendall(bytes("x"))), ["EPIPE"], "sendall");
     });
 
-    test("cannot be written to for long: BrokenPipeError or ConnectionResetError", async () => {
+    test("writing to a peer that has gone soon fails with BrokenPipeError or ConnectionResetError", async () => {
       const [a, b] = await pair();
       b[Symbol.dispose]();
       const write = async (call: "send" | "sendall"): Promise<void> => {
@@ -214,7 +214,7 @@ export function checkLoss({ pair, cloggedPair, limits }: Pairs): void {
       }
     });
 
-    test("can still be read: a failed write loses none of its earlier bytes", async () => {
+    test("a write that fails does not lose what the peer sent before it left", async () => {
       const [a, b] = await pair();
       // The reset below would throw away what Nagle's algorithm holds back.
       if (a.family !== socket.AF_UNIX) a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1);
@@ -226,7 +226,7 @@ export function checkLoss({ pair, cloggedPair, limits }: Pairs): void {
 
     const count = hasProc ? descriptors : () => 0;
 
-    test("at once makes a sendall of 64 MiB fail, and nothing of it stays", async () => {
+    test("a sendall of 64 MiB to a peer that leaves immediately fails and releases its memory", async () => {
       const before = count();
       const [a, b] = await pair();
       const freed = await (async () => {
@@ -244,7 +244,7 @@ export function checkLoss({ pair, cloggedPair, limits }: Pairs): void {
       }, "the bytes are let go");
     });
 
-    test("in the middle of a sendall of 64 MiB makes it fail", async () => {
+    test("a sendall of 64 MiB fails when the peer leaves in the middle of it", async () => {
       const [a, b] = await pair();
       const sending = failure(a.sendall(new Uint8Array(64 << 20)));
       expect((await b.recv(1000)).length).toBeGreaterThan(0);
@@ -252,7 +252,7 @@ export function checkLoss({ pair, cloggedPair, limits }: Pairs): void {
       expectConnectionError(await sending, ["ECONNRESET", "EPIPE"], "sendall");
     });
 
-    test("by FIN and then by RST, while we are held back, is one end, and costs no CPU", async () => {
+    test("a FIN and then an RST while reading is paused end the stream once and cost no CPU", async () => {
       const [a, b] = await pair();
       const sent = await holdBack(a);
       a.shutdown(socket.SHUT_WR);

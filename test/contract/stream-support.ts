@@ -1,7 +1,4 @@
-/**
- * What the tests of the contract of a stream have in common: the pairs they are given, and how they look at
- * them.
- */
+/** Shared by the contract's tests: the pairs they are given, and how they compare bytes. */
 import { expect } from "bun:test";
 import * as socket from "../../src/socket.ts";
 import { pattern } from "../support/peers.ts";
@@ -14,12 +11,14 @@ export type MakePair = () => Promise<[a: End, b: End]>;
  */
 export type MakeCloggedPair = () => Promise<[a: End, b: End, stuck: Buffer]>;
 
-/** What a transport cannot do, each with the reason. */
+/** What a transport cannot do, each with the reason, and how much of it is tested. */
 export interface Limits {
   /** It has no reset: of a peer that goes away abruptly, the end is seen. */
   noReset?: string;
   /** Its descriptor is of no use without the object. */
   noDetach?: string;
+  /** How many bytes its bulk test moves. */
+  bulkBytes?: number;
 }
 
 /** Pairs for the tests, closed after each. */

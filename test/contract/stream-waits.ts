@@ -1,4 +1,4 @@
-/** The contract of a stream, where a call waits: its deadline, and its signal. */
+/** The contract of a call that waits: its deadline and its signal. */
 import { describe, expect, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
 import {
@@ -19,7 +19,7 @@ const unlessBlocking = (error: unknown): undefined => {
 
 export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
   describe("a timeout", () => {
-    test("ends recv with a TimeoutError, and the bytes come to the next one", async () => {
+    test("a timeout ends recv with a TimeoutError, and the next recv gets the bytes", async () => {
       const [a, b] = await pair();
       b.settimeout(0.03);
       expect(b.gettimeout()).toBe(0.03);
@@ -32,7 +32,7 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       expect(text(await b.recv(10))).toBe("late");
     });
 
-    test("of 0 and two concurrent recv: the second is refused, and takes nothing from the first", async () => {
+    test("with a timeout of 0, a second concurrent recv is EBUSY and takes nothing from the first", async () => {
       const [a, b] = await pair();
       b.settimeout(0);
       const first = failure(b.recv(10));
@@ -45,7 +45,7 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       expect(text(await b.recv(10))).toBe("x");
     });
 
-    test("of 0, and the socket is closed in the turn that the call has: an error, and no end of the stream", async () => {
+    test("with a timeout of 0, a close during recv's turn is EBADF, not the end of the stream", async () => {
       for (const how of ["close", Symbol.dispose] as const) {
         const [, b] = await pair();
         b.settimeout(0);
@@ -55,7 +55,7 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       }
     });
 
-    test("of sendall is for the whole call, however often bytes move; none is lost", async () => {
+    test("sendall's timeout covers the whole call, however often bytes move, and loses no byte", async () => {
       const [a, b, stuck] = await cloggedPair();
       a.settimeout(0.06);
       const sending = failure(a.sendall(FILL));
@@ -77,7 +77,7 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       expectSame(got, Buffer.concat([most.subarray(0, got.length - 4), bytes("tail")]));
     });
 
-    test("ends a send, none of whose bytes arrive", async () => {
+    test("a send that times out delivers none of its bytes", async () => {
       const [a, b, stuck] = await cloggedPair();
       a.settimeout(0.02);
       // The kernel may find room for some more, a little later: then the next one waits.
@@ -95,7 +95,7 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       expectSame(await reading, Buffer.concat([stuck, ...taken, bytes("tail")]));
     });
 
-    test("of 0 does not wait: what cannot be done now is a BlockingIOError", async () => {
+    test("with a timeout of 0, a call that would have to wait is a BlockingIOError", async () => {
       const [a, b, stuck] = await cloggedPair();
       for (const end of [a, b]) end.setblocking(false);
       expect([a.gettimeout(), a.getblocking()]).toEqual([0, false]);
@@ -114,7 +114,7 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       await a.sendall(bytes("more"));
     });
 
-    test("of null waits for ever", async () => {
+    test("a timeout of null waits forever", async () => {
       const [a, b] = await pair();
       b.settimeout(0.01);
       b.settimeout(null);
@@ -127,7 +127,7 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
       expect(text(await waiting)).toBe("x");
     });
 
-    test("below 0 is a RangeError, and changes nothing", async () => {
+    test("a negative or NaN timeout is a RangeError and changes nothing", async () => {
       const [a] = await pair();
       a.settimeout(2);
       for (const wrong of [-1, -0.001, NaN]) expect(() => a.settimeout(wrong)).toThrow(RangeError);
@@ -138,7 +138,7 @@ export function checkTimeouts({ pair, cloggedPair }: Pairs): void {
 
 export function checkSignals({ cloggedPair }: Pairs): void {
   describe("a signal", () => {
-    test("ends recv, send and sendall that wait, and the socket stays usable", async () => {
+    test("a signal aborts a waiting recv, send or sendall, and the socket stays usable", async () => {
       const [a, b, stuck] = await cloggedPair();
       for (const call of ["recv", "send", "sendall"] as const) {
         const controller = new AbortController();
@@ -157,7 +157,7 @@ export function checkSignals({ cloggedPair }: Pairs): void {
       expect(text(await a.recv(9, { signal: new AbortController().signal }))).toBe("back");
     });
 
-    test("that is aborted already lets nothing begin", async () => {
+    test("with a signal that is already aborted, no call starts", async () => {
       const [a, b, stuck] = await cloggedPair();
       const options = { signal: AbortSignal.abort() };
       for (const call of [

@@ -1,10 +1,10 @@
-/** The contract of a stream, where it goes beyond Python's: disposal, iteration, web streams. */
+/** The contract of a stream beyond Python's: disposal, iteration, web streams. */
 import { describe, expect, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
 import { bytes, drain, expectSame, failure, FILL, PIECE, text, turns, type Pairs } from "./stream-support.ts";
 
 export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
-  test("await using: sent bytes arrive, and then the socket is gone", async () => {
+  test("await using delivers what was sent, then closes the socket", async () => {
     const [a, b, stuck] = await cloggedPair();
     const reading = drain(b).finally(() => b.close());
     let sending: Promise<void>;
@@ -17,7 +17,7 @@ export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
     expectSame(await reading, Buffer.concat([stuck, PIECE]));
   });
 
-  test("using: the socket is gone immediately, pending calls fail, and the peer gets a reset", async () => {
+  test("using closes the socket immediately, fails waiting calls, and resets the peer", async () => {
     const [a, b, stuck] = await cloggedPair();
     let sending: Promise<unknown>;
     let receiving: Promise<unknown>;
@@ -38,7 +38,7 @@ export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
     else expectSame(end as Buffer, stuck);
   });
 
-  test("for await yields every byte until the FIN; breaking out leaves the socket as it was", async () => {
+  test("for await yields every byte until the FIN, and leaving the loop keeps the socket open", async () => {
     const [a, b] = await pair();
     await a.sendall(bytes("first"));
     for await (const piece of b) {
@@ -59,7 +59,7 @@ export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
   });
 
   describe("web streams", () => {
-    test("carry every byte both ways, and the writable's close is a FIN", async () => {
+    test("web streams carry every byte both ways, and closing the writable sends a FIN", async () => {
       const [a, b] = await pair();
       expect(a.writable).toBe(a.writable);
       expect(a.readable).toBe(a.readable);
@@ -72,7 +72,7 @@ export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
       await echoing;
     });
 
-    test("a write waits as sendall does, and nothing is read before it is asked for", async () => {
+    test("a web stream's write waits as sendall does, and nothing is read before it is requested", async () => {
       const [a, b, stuck] = await cloggedPair();
       const { readable } = b;
       const writing = a.writable.getWriter().write(PIECE);
@@ -89,7 +89,7 @@ export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
       expectSame(await reading, Buffer.concat([stuck, PIECE]).subarray(10 + value!.length));
     });
 
-    test("cancelling the readable ends reads, aborting the writable ends the socket", async () => {
+    test("cancelling the readable ends reads, and aborting the writable closes the socket", async () => {
       const [a, b] = await pair();
       await b.readable.cancel();
       expect(await b.recv(1)).toHaveLength(0);
@@ -99,7 +99,7 @@ export function checkWeb({ pair, cloggedPair, limits }: Pairs): void {
       expect(b.fileno()).toBe(-1);
     });
 
-    test("report the errors of the calls", async () => {
+    test("web streams fail with the same errors as the calls", async () => {
       const [a, b] = await cloggedPair();
       const reading = failure(a.readable.getReader().read());
       const writing = failure(a.writable.getWriter().write(PIECE));

@@ -1,4 +1,4 @@
-/** The contract of a connected stream over everything that can carry one, in both directions. */
+/** Runs the contract of a connected stream over every carrier, in both directions. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -87,11 +87,13 @@ for (const [name, makePair, limits] of transports) {
     ["client to server", makePair],
     ["server to client", turned],
   ] as const) {
+    // 128 MiB once: the code between the calls and the engine is the same for every carrier.
+    const bulkBytes = (name === "TCP v4" && make === makePair ? 128 : 8) << 20;
     const makeClogged: MakeCloggedPair = async () => {
       const [a, b] = await make();
       return [a, b, await clog(a)];
     };
-    describe(`${name}, ${direction}`, () => checkStream(make, makeClogged, limits));
+    describe(`${name}, ${direction}`, () => checkStream(make, makeClogged, { ...limits, bulkBytes }));
   }
 }
 
@@ -112,7 +114,7 @@ test("a write to a peer that has closed and no longer reads fails within seconds
   expect(performance.now() - began).toBeLessThan(5000);
 });
 
-test("an accepted socket takes the default timeout, never the listener's", async () => {
+test("an accepted socket gets the default timeout, not the listener's", async () => {
   const server = socket.create_server(["127.0.0.1", 0]);
   server.settimeout(7);
   socket.setdefaulttimeout(5);

@@ -1,6 +1,6 @@
 /**
- * Code that throws: a task beside an accept loop, the loop itself, a connection's user, the echo server's own
- * reply.
+ * Code that throws: a task beside an accept loop, the loop itself, a connection's handler, the
+ * echo server's own reply.
  */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
@@ -36,7 +36,7 @@ describe.skipIf(!hasProc)("in the library", () => {
     }
   }
 
-  test("a task that throws ends its own connection: the loop and the others go on", async () => {
+  test("a task that throws ends its own connection; the accept loop and other connections continue", async () => {
     const listener = kept(socket.create_server(["127.0.0.1", 0]));
     const [, port] = listener.getsockname();
     const defects: unknown[] = [];
@@ -62,7 +62,7 @@ describe.skipIf(!hasProc)("in the library", () => {
     await loop.catch((error: unknown) => expect(error).toBeInstanceOf(socket.error));
   });
 
-  test("an accept loop that throws leaves the listener as it is: another loop goes on", async () => {
+  test("an accept loop that throws leaves the listener usable by another loop", async () => {
     const listener = kept(socket.create_server(["127.0.0.1", 0]));
     const [, port] = listener.getsockname();
     let accepted: socket.Socket | undefined;
@@ -134,7 +134,7 @@ describe.skipIf(!hasProc)("a connection's user that throws", () => {
   }
 
   for (const where of ["onData", "onDrain", "onEnd", "onClose"] as const) {
-    test(`a throw in ${where}() ends that connection alone, and onClose gets the error`, async () => {
+    test(`a handler that throws in ${where}() loses only its own connection and learns why`, async () => {
       const { port, ends } = throwing(where);
       const after = await steadyHere(port);
       const served = ends.length;
@@ -162,7 +162,7 @@ describe.skipIf(!hasProc)("a connection's user that throws", () => {
 });
 
 test.skipIf(!hasProc)(
-  "an internal error of the echo server ends that connection, is passed to onDefect, and counts as broken",
+  "a defect in the echo server ends that connection, is reported to onDefect, and counts as broken",
   async () => {
     const defects: unknown[] = [];
     const server = await start({ onDefect: (error) => defects.push(error) });

@@ -1,8 +1,8 @@
 /**
- * Links between two network namespaces that are slow, lose packets, go down, or are gone with the peer at
- * their end.
+ * Links between two network namespaces that are slow, lose packets, go down, or disappear with
+ * the peer.
  */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { steady } from "../support/faults.ts";
 import { makeLink, noLink, type Link } from "../support/link.ts";
@@ -15,8 +15,9 @@ setDefaultTimeout(30_000);
 /** The way back is the slower one, so that the server has to keep what the link does not take. */
 const RATES = { server: "25mbit", client: "60mbit" };
 
+// Each test has a link and a server of its own, and waits for both: they run side by side.
 const links: Link[] = [];
-afterEach(() => {
+afterAll(() => {
   killAll();
   for (const link of links.splice(0)) link.remove();
 });
@@ -45,8 +46,8 @@ function steadyAcross(program: Program, come: () => Promise<RawPeer>): Promise<(
 
 const why = noLink === "" ? "" : ` (skipped: ${noLink})`;
 
-describe.skipIf(noLink !== "")(`a link that loses packets${why}`, () => {
-  test("slows megabytes down, there and back, and changes none; the half-close arrives after them", async () => {
+describe.skipIf(noLink !== "").concurrent(`a link that loses packets${why}`, () => {
+  test("a link that loses packets delays megabytes, changes none, and delivers the half-close after them", async () => {
     const { link, program, come } = await across();
     const after = await steadyAcross(program, come);
     link.shape(RATES, "8kb", "16kb");
@@ -64,7 +65,7 @@ describe.skipIf(noLink !== "")(`a link that loses packets${why}`, () => {
     await after();
   });
 
-  test("brings a reset in mid-stream, and the others go on", async () => {
+  test("resets in mid-stream across a link that loses packets leave other connections alone", async () => {
     const { link, program, come } = await across();
     const after = await steadyAcross(program, come);
     link.shape(RATES, "8kb", "16kb");
@@ -83,8 +84,8 @@ describe.skipIf(noLink !== "")(`a link that loses packets${why}`, () => {
   });
 });
 
-describe.skipIf(noLink !== "")(`a link that goes down${why}`, () => {
-  test("for two seconds and comes back loses no byte", async () => {
+describe.skipIf(noLink !== "").concurrent(`a link that goes down${why}`, () => {
+  test("a link that is down for two seconds loses no byte", async () => {
     const { link, program, come } = await across(["--idle-timeout", "10"]);
     const after = await steadyAcross(program, come);
     link.shape({ server: "100mbit", client: "100mbit" }, "64kb", "128kb");
@@ -104,7 +105,7 @@ describe.skipIf(noLink !== "")(`a link that goes down${why}`, () => {
     await after();
   });
 
-  test("and leaves half-open peers behind: with --idle-timeout they are gone", async () => {
+  test("half-open peers behind a dead link are closed by --idle-timeout", async () => {
     const { link, program, come } = await across(["--idle-timeout", "1"]);
     const after = await steadyAcross(program, come);
     const before = descriptors(program.pid);
@@ -126,7 +127,7 @@ describe.skipIf(noLink !== "")(`a link that goes down${why}`, () => {
     expect(stderr).toMatch(/^36 connections \(5 broken\), /);
   });
 
-  test("and leaves silent peers behind: keepalive gives them up after twice its time", async () => {
+  test("silent peers behind a dead link are given up by keepalive after twice its time", async () => {
     const link = makeLink();
     links.push(link);
     const script = join(ROOT, "test/support/keepalive-server.ts");

@@ -1,5 +1,5 @@
 /** Peers that die, reset, dawdle or stop reading. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { ConnectionResetError } from "../../src/socket.ts";
 import { collecting, idle, serves, steady, thrice } from "../support/faults.ts";
 import { exchange, pattern, peer, until } from "../support/peers.ts";
@@ -8,10 +8,8 @@ import { closeAll, failure, openDescriptors, server } from "../support/sockets.t
 import { connected, hasRaw, rawPeer, type RawPeer } from "../support/raw-peer.ts";
 
 setDefaultTimeout(30_000);
-afterEach(() => {
-  killAll();
-  closeAll();
-});
+afterEach(closeAll);
+afterAll(killAll);
 
 const MIB = 1 << 20;
 const BLOCK = pattern(65_536);
@@ -34,7 +32,7 @@ const some = <T>(count: number, one: (i: number) => Promise<T>): Promise<T[]> =>
 
 describe.skipIf(!hasRaw)("a peer's process is killed with SIGKILL", () => {
   for (const doing of ["sending", "reading"]) {
-    test(`in the middle of ${doing}`, async () => {
+    test(`a peer process killed in the middle of ${doing} costs nothing after its connections close`, async () => {
       const program = await launch();
       const after = await steady(program);
       const before = descriptors(program.pid);
@@ -58,16 +56,17 @@ describe.skipIf(!hasRaw)("a peer's process is killed with SIGKILL", () => {
   }
 });
 
-describe.skipIf(!hasRaw)("a reset", () => {
+// Each has a program of its own, and waits for it: they run side by side.
+describe.skipIf(!hasRaw).concurrent("a reset", () => {
   /** Each brings a peer into its state; it is reset from there. */
   const states: Record<string, (port: number) => Promise<RawPeer>> = {
-    "before the first byte": (port) => connected(port),
-    "right behind the first bytes": async (port) => {
+    "a reset before the first byte leaves nothing behind": (port) => connected(port),
+    "a reset right after the first bytes leaves nothing behind": async (port) => {
       const one = await connected(port);
       one.send(BLOCK);
       return one;
     },
-    "in mid-stream": async (port) => {
+    "a reset in mid-stream leaves nothing behind": async (port) => {
       const one = await connected(port);
       let got = 0;
       await until(() => {
@@ -77,18 +76,18 @@ describe.skipIf(!hasRaw)("a reset", () => {
       }, "the stream runs");
       return one;
     },
-    "while it is paused, because the peer takes nothing": async (port) => {
+    "a reset while the peer is paused leaves nothing behind": async (port) => {
       const one = await connected(port);
       await one.stall(ENOUGH);
       return one;
     },
-    "behind the peer's FIN, with all of the echo unread": async (port) => {
+    "a reset after the peer's FIN, with its echo unread, leaves nothing behind": async (port) => {
       const one = await connected(port);
       one.send(BLOCK);
       one.finish();
       return one;
     },
-    "behind the peer's FIN that it has not seen yet, being paused": async (port) => {
+    "a reset after a FIN that the paused server has not seen leaves nothing behind": async (port) => {
       const one = await connected(port);
       await one.stall(ENOUGH);
       one.finish();
@@ -115,7 +114,7 @@ describe.skipIf(!hasRaw)("a reset", () => {
     });
   }
 
-  test("a reset after our FIN, in a stop, is an end as well: the stop does not wait for more", async () => {
+  test("a peer's reset after our FIN ends it, and the stop does not wait any longer", async () => {
     const program = await launch(["--drain-timeout", "20"]);
     const before = descriptors(program.pid);
     const peers = await some(50, () => connected(program.port));
@@ -135,7 +134,7 @@ describe.skipIf(!hasRaw)("a reset", () => {
     expect(stderr).toContain(`\n50 connections, ${bytes} bytes in, ${bytes} bytes out, 0 bytes`);
   });
 
-  test("in the kernel's queue, before the server has accepted", async () => {
+  test("resets in the kernel's queue, before the server accepts, leave nothing behind", async () => {
     const program = await launch();
     const after = await steady(program);
     program.signal("SIGSTOP");
@@ -154,7 +153,7 @@ describe.skipIf(!hasRaw)("a reset", () => {
 });
 
 test.skipIf(!hasRaw)(
-  "a reset in the library's queue: accept returns the connection, recv throws, the next one is served",
+  "a reset in the library's queue: accept returns the connection, recv throws, the next is served",
   async () => {
     const { listener, address } = server(64);
     const check = async (): Promise<void> => {
@@ -206,22 +205,7 @@ test.skipIf(!hasRaw)(
 );
 
 test.skipIf(!hasRaw)(
-  "a peer that takes nothing is given up after --idle-timeout, not after twice as long",
-  async () => {
-    const program = await launch(["--idle-timeout", "2"]);
-    const before = descriptors(program.pid);
-    const one = await connected(program.port);
-    await one.stall(ENOUGH);
-    const began = performance.now();
-    await until(() => descriptors(program.pid) <= before, "it is given up");
-    // Since its last byte a quarter of a second more.
-    expect(performance.now() - began).toBeWithin(1000, 3300);
-    one.close();
-  },
-);
-
-test.skipIf(!hasRaw)(
-  "a thousand peers of one byte now and then: another's round trips stay short",
+  "beside a thousand peers that send a byte now and then, round trips stay short",
   async () => {
     const program = await launch([], { preload: collecting });
     const after = await steady(program);
@@ -238,9 +222,8 @@ test.skipIf(!hasRaw)(
       const byte = (peer: number, index: number): number => (peer + index) & 255;
       let over = false;
       void small.exited.then(() => (over = true));
-      // Each of them sends twice at least, however fast the other one is.
       for (let tick = 0; !over || tick < 20; tick++) {
-        // A tenth of them at a time, each five times a second.
+        // A tenth of them at a time, each five times a second, and at least twice.
         for (let i = tick % 10; i < 1000; i += 10) slow[i]!.send(Buffer.of(byte(i, bytes[i]!++)));
         await Bun.sleep(20);
       }
@@ -264,8 +247,25 @@ test.skipIf(!hasRaw)(
   },
 );
 
-describe.skipIf(!hasRaw)("a peer whose window is closed", () => {
-  test("and opens again gets everything", async () => {
+test
+  .skipIf(!hasRaw)
+  .concurrent(
+    "a peer that takes nothing is closed after --idle-timeout, not after twice that time",
+    async () => {
+      const program = await launch(["--idle-timeout", "2"]);
+      const before = descriptors(program.pid);
+      const one = await connected(program.port);
+      await one.stall(ENOUGH);
+      const began = performance.now();
+      await until(() => descriptors(program.pid) <= before, "it is given up");
+      // Since its last byte a quarter of a second more.
+      expect(performance.now() - began).toBeWithin(1000, 3300);
+      one.close();
+    },
+  );
+
+describe.skipIf(!hasRaw).concurrent("a peer whose window is closed", () => {
+  test("a peer whose window closes and opens again gets everything", async () => {
     const program = await launch();
     const after = await steady(program);
     // More than the kernel's buffers of both sides can take, which grow to 12 MiB and more.
@@ -287,7 +287,7 @@ describe.skipIf(!hasRaw)("a peer whose window is closed", () => {
     await after();
   });
 
-  test("and whose FIN is there while bytes are held for it, gets them before ours", async () => {
+  test("a peer with a closed window whose FIN has arrived gets its held bytes before our FIN", async () => {
     // With the preset ring the server would have stopped reading, and would not see the FIN so early.
     const program = await launch(["--ring", String(64 * MIB), "--stats", "0.1"]);
     const after = await steady(program);
@@ -315,7 +315,7 @@ describe.skipIf(!hasRaw)("a peer whose window is closed", () => {
     await after();
   });
 
-  test("again and again, being small all the time, gets everything, too", async () => {
+  test("a peer with a tiny window that closes again and again gets everything", async () => {
     const program = await launch();
     const after = await steady(program);
     const bytes = pattern(200_000, 6);

@@ -1,4 +1,4 @@
-/** What comes while the server starts: somebody else who takes its port, and a signal. */
+/** Interference during the start: another program that takes the port, and a signal. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { serves } from "../support/faults.ts";
 import { hasProc, killAll, launch, ROOT } from "../support/program.ts";
@@ -38,7 +38,7 @@ function closingIn() {
 }
 
 describe.skipIf(!hasProc || !hasRaw)("a port that is free when the server starts", () => {
-  test("and that two servers ask for at the same moment: one serves, the other names it and exits with 1", async () => {
+  test("of two servers that start on one port at once, one serves and the other names the port and exits with 1", async () => {
     for (let round = 0; round < 5; round++) {
       const port = freePort();
       const tries = await Promise.all([tryPort(port), tryPort(port)]);
@@ -53,7 +53,7 @@ describe.skipIf(!hasProc || !hasRaw)("a port that is free when the server starts
     }
   });
 
-  test("and that another program binds before it does, whenever that is: exactly one of them has it", async () => {
+  test("a port that another program binds while the server starts belongs to exactly one of them", async () => {
     const moments = closingIn();
     const outcomes: boolean[] = [];
     for (let tries = 0; tries < 14; tries++) {
@@ -83,7 +83,7 @@ describe.skipIf(!hasProc || !hasRaw)("a port that is free when the server starts
 
 describe.skipIf(!hasProc)("a signal while the server starts, whenever that is,", () => {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    test(`${signal}: the program ends by the signal, or with 0 and its totals, and no longer listens`, async () => {
+    test(`${signal} during the start kills the server or stops it with 0 and its totals; nothing listens afterwards`, async () => {
       const moments = closingIn();
       const outcomes: boolean[] = [];
       for (let tries = 0; tries < 14; tries++) {

@@ -1,4 +1,4 @@
-/** What is no TLS, sent to a TLS port of the library. */
+/** Bytes that are not TLS, sent to a TLS port of the library. */
 import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "node:tls";
 import { steady } from "../support/faults.ts";
@@ -47,7 +47,7 @@ async function clientHello(): Promise<Buffer> {
 }
 
 test.skipIf(!hasRaw)(
-  "garbage, plain HTTP, half a ClientHello, a close at once: real clients are served beside it",
+  "beside garbage, plain HTTP, half a ClientHello and immediate closes, real TLS clients are served",
   async () => {
     child = Bun.spawn([process.execPath, "run", `${ROOT}/test/support/tls-echo.ts`], {
       stdin: "ignore",

@@ -92,7 +92,7 @@ describe("addresses", () => {
     if (allSeeds) expect(addresses).toBeGreaterThan(texts.length / 20);
   });
 
-  test("bytes, as text and as bytes again, are the same", () =>
+  test("address bytes survive the way to text and back", () =>
     fuzz(
       2_000,
       (random) => random.bytes(random.chance(0.5) ? 4 : 16),
@@ -103,7 +103,7 @@ describe("addresses", () => {
       },
     ));
 
-  test("an address, encoded and decoded, is the same", () =>
+  test("an address survives encoding and decoding", () =>
     fuzz(
       2_000,
       (random): [socket.AddressFamily, socket.AddressLike<typeof AF_INET6> | string] => {
@@ -130,7 +130,7 @@ describe("addresses", () => {
       },
     ));
 
-  test("invalid bytes are an OSError, or the address that they contain", () =>
+  test("bytes that are not an address are an OSError or what can be read of them", () =>
     fuzz(
       5_000,
       (random) => {
@@ -150,7 +150,7 @@ describe("addresses", () => {
       },
     ));
 
-  test("anything else is a TypeError or a RangeError to checkAddress", () =>
+  test("checkAddress throws a TypeError or a RangeError for anything else", () =>
     fuzz(
       5_000,
       (random) =>

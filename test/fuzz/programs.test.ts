@@ -68,7 +68,7 @@ describe("command lines", () => {
   const LOAD =
     "host port connections bytes depth seconds warmup rate pid churn verify no-verify json help".split(" ");
 
-  test("the server's is a complete set of options, or refused by the flag's name", () =>
+  test("a random command line gives the server's complete options or is refused by the flag's name", () =>
     fuzz(
       6_000,
       (random) => ({
@@ -120,7 +120,7 @@ describe("command lines", () => {
       },
     ));
 
-  test("the server as a program: exit code 2, one sentence on stderr, none on stdout, and no trace", async () => {
+  test("the server refuses a command line with exit code 2, one sentence on stderr and no stack trace", async () => {
     const refused = inputs(400, (random) => commandLine(random, SERVER))
       .filter(([, args]) => !args.some((one) => one.includes("\0") || one !== one.toWellFormed()))
       .filter(([, args]) => thrown(() => readCommand(args, {})) !== undefined)
@@ -138,7 +138,7 @@ describe("command lines", () => {
     }
   });
 
-  test("the load generator's likewise", () =>
+  test("the load generator refuses a command line in the same way", () =>
     fuzz(
       4_000,
       (random) => [...(random.chance(0.8) ? ["--port", "8101"] : []), ...commandLine(random, LOAD)],
@@ -158,7 +158,7 @@ describe("command lines", () => {
       return one.replace(/^(--(?:json|html)=).*/s, `$1${directory}/no such/file`);
     });
 
-  test("the comparison's and the soak's likewise", () =>
+  test("the comparison and the soak refuse a command line in the same way", () =>
     fuzz(
       3_000,
       (random) =>
@@ -186,7 +186,7 @@ describe("command lines", () => {
       },
     ));
 
-  test("a server's words name it, and all of them are used", () =>
+  test("the words of --server give exactly the server's name and command", () =>
     fuzz(
       6_000,
       (random) =>
@@ -209,6 +209,106 @@ describe("command lines", () => {
         // Written as one quoted word each, they are the same words.
         const quoted = server.command.map((one) => `'${one.replaceAll("'", `'\\''`)}'`).join(" ");
         expect(parseServer(`x=${quoted}`).command).toEqual(server.command);
+      },
+    ));
+});
+
+describe("a damaged result of a comparison", () => {
+  const histogram = new Histogram();
+  for (const ns of [1e4, 2e4, 9e6]) histogram.record(ns);
+  const load = {
+    ...{
+      messagesPerSecond: 9e4,
+      latency: { p50: 11, p90: 20, p99: 25, p999: 80 },
+      histogram: histogram.toJSON(),
+    },
+    ...{ generator: { limited: false }, schedule: null, server: { cpuMicrosPerMessage: 7.5, rssPeak: 5e7 } },
+  };
+  const memory = { connections: 100, emptyBytes: 3e7, fullBytes: 4e7 };
+  const servers = ["ringback", "node:net pipe, Bun"];
+  const whole = {
+    ...{
+      format: "ringback comparison 1",
+      date: "2026-01-02T03:04:05.678Z",
+      commit: null,
+      command: "bun run bench",
+    },
+    ...{
+      versions: { ringback: "0", bun: "1", node: null },
+      baseline: servers[1],
+      notMeasured: ["nothing"],
+      cases,
+    },
+    machine: { cpu: "c", cores: 2, memoryBytes: 1e9, kernel: "k", pinned: { server: 0, load: 1 } },
+    settings: { rounds: 1, seconds: 1, warmup: 1 },
+    servers: servers.map((name) => ({ name, about: "One.", command: ["x", "{port}"] })),
+    measurements: cases.flatMap((one, i) =>
+      servers.map((server) => ({
+        ...{ round: 1, server, case: one.name, at: i, firstEchoMs: 30 },
+        ...(one.kind === "start"
+          ? {}
+          : one.kind === "idle" || one.kind === "stalled"
+            ? { memory }
+            : { load }),
+      })),
+    ),
+  };
+
+  /** One place in it is left out, or is something else. */
+  function damage(random: Random): unknown {
+    const damaged = structuredClone(whole) as unknown as Record<string, unknown>;
+    let [within, name] = [damaged, oneOf(random, Object.keys(damaged))];
+    while (typeof within[name] === "object" && within[name] !== null && random.chance(0.75)) {
+      const names = Object.keys(within[name] as object);
+      if (names.length === 0) break;
+      [within, name] = [within[name] as typeof damaged, oneOf(random, names)];
+    }
+    if (random.chance(0.2)) delete within[name];
+    else
+      within[name] = oneOf(random, [
+        null,
+        {},
+        [],
+        [null],
+        [[]],
+        { length: 3 },
+        "",
+        "x",
+        -1,
+        0,
+        1e300,
+        true,
+        word(random),
+      ]);
+    return damaged;
+  }
+
+  test("an undamaged result of a comparison is accepted", () => {
+    expect(parseResult(JSON.stringify(whole), "r.json")).toEqual(whole as unknown as Result);
+  });
+
+  test("a damaged result of a comparison is refused with its name and place or can be shown", () =>
+    fuzz(
+      1_500,
+      (random) => {
+        const text = JSON.stringify(random.chance(0.8) ? damage(random) : whole);
+        if (random.chance(0.8)) return text;
+        const at = random.between(0, text.length);
+        return (
+          text.slice(0, at) + (random.chance(0.5) ? "" : word(random) + text.slice(at + random.between(0, 2)))
+        );
+      },
+      (text) => {
+        let result;
+        try {
+          result = parseResult(text, "r.json");
+        } catch (error) {
+          return expect((error as Error).message).toMatch(
+            /^r\.json: is (no JSON: |no result of a comparison \(|damaged, or of another version: [a-z][\w[\].]*(: | is not ))/i,
+          );
+        }
+        const shown = [table, page, summaryChart].map((show) => show(result));
+        if (!/undefined|NaN/.test(text)) expect(shown.join("")).not.toMatch(/undefined|\bNaN\b/);
       },
     ));
 });

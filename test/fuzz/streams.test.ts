@@ -1,23 +1,19 @@
 /**
- * Random programs of socket calls on two connected ends, against a model: what is received is a prefix of
- * what was sent, and all of it at a graceful end. Each direction has a writer and a reader, which run at the
- * same time.
+ * Random programs of socket calls on two connected ends, against a model (stream-game.ts).
  *
- * A failing seed is said. It replays by `FUZZ_SEED=17 bun test test/fuzz/streams.test.ts`; `FUZZ_RUNS=500`
- * beside it plays the 499 seeds after it as well.
+ * A failure names its seed. It replays by `FUZZ_SEED=17 bun test test/fuzz/streams.test.ts`; with `FUZZ_RUNS=500`, the
+ * 499 seeds after it are played as well.
  */
 import { describe, test } from "bun:test";
 import * as socket from "../../src/socket.ts";
-import { Game, type End, type Pair } from "./game.ts";
+import { Game, type End, type Pair } from "./stream-game.ts";
 
 const FIRST = Number(process.env["FUZZ_SEED"] ?? 1);
 const RUNS = Number(process.env["FUZZ_RUNS"] ?? (process.env["FUZZ_SEED"] === undefined ? 60 : 1));
 /** No program takes a second on an idle machine. */
 const HANG_MS = 15_000;
 
-/**
- * As withSeed(), for a game that is awaited: it must come to its end, and a failure says how to see it again.
- */
+/** Plays one seed, which must come to its end; a failure says how to replay it. */
 async function played(seed: number, pair: () => Promise<Pair>): Promise<void> {
   const ends = await pair();
   const game = new Game(seed, ends);
@@ -59,7 +55,7 @@ describe("two ends make any calls: received bytes are the sent ones", () => {
     ["socketpair", unix],
   ] as const) {
     test(
-      `${name}, ${RUNS} seeds from ${FIRST}`,
+      `random calls over ${name} receive what was sent, ${RUNS} seeds from ${FIRST}`,
       async () => {
         for (let seed = FIRST; seed < FIRST + RUNS; seed++) await played(seed, pair);
       },

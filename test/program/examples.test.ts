@@ -1,6 +1,4 @@
-/**
- * The example programs, each spawned, beside the tutorial's own in Python: the same bytes, the same prints.
- */
+/** The example programs beside the tutorial's own in Python: the same bytes, the same output. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -47,7 +45,7 @@ async function visit(client: string, { port }: Program, say: unknown): Promise<S
   return JSON.parse(stdout.toString()) as Seen;
 }
 
-test("each is under 30 lines", async () => {
+test("each example has fewer than 30 lines", async () => {
   const names = (await readdir(EXAMPLES)).filter((name) => name.endsWith(".ts"));
   expect(names.sort()).toEqual([
     "echo-concurrent.ts",
@@ -66,7 +64,7 @@ describe("echo-sequential", () => {
   const messages = ["hello", "x", "y".repeat(1024), "z".repeat(3000), "äöü"];
 
   test.skipIf(withoutPython)(
-    `says and prints what the tutorial's does, to the last byte${asked}`,
+    `echo-sequential sends and prints what the tutorial's does, to the last byte${asked}`,
     async () => {
       const [ours, theirs] = await Promise.all([
         start(example("echo-sequential")),
@@ -84,7 +82,7 @@ describe("echo-sequential", () => {
     },
   );
 
-  test("with port 0, prints the port that it got; each reply is followed by the end", async () => {
+  test("echo-sequential with port 0 prints its port and closes after each reply", async () => {
     const program = await start(example("echo-sequential"), 0);
     expect(program.stdout).toBe(`${START}${program.port}\n`);
     expect((await exchange(program.port, Buffer.from("one"))).toString()).toBe("OK...one");
@@ -93,7 +91,7 @@ describe("echo-sequential", () => {
     expect(await program.finished).toBe(0);
   });
 
-  test("serves one client after the other: the second one waits for the first", async () => {
+  test("echo-sequential serves one client after the other", async () => {
     const { port } = await start(example("echo-sequential"), 0);
     const first = await peer(port);
     const second = await peer(port);
@@ -118,7 +116,7 @@ describe("echo-concurrent", () => {
   ];
 
   test.skipIf(withoutPython)(
-    `says and prints what the tutorial's does, to the last byte${asked}`,
+    `echo-concurrent sends and prints what the tutorial's does, to the last byte${asked}`,
     async () => {
       const [ours, theirs] = await Promise.all([
         start(example("echo-concurrent")),
@@ -135,7 +133,7 @@ describe("echo-concurrent", () => {
     },
   );
 
-  test("with port 0, prints the port that it got", async () => {
+  test("echo-concurrent with port 0 prints its port", async () => {
     const program = await start(example("echo-concurrent"), 0);
     expect(program.stdout).toBe(`${START}${program.port}\n`);
   });
@@ -143,7 +141,7 @@ describe("echo-concurrent", () => {
 
 for (const name of ["echo-concurrent", "echo-idiomatic"]) {
   describe(name, () => {
-    test("greets, and answers every client while others keep silent", async () => {
+    test(`${name} greets and answers every client while others are silent`, async () => {
       const { port } = await start(example(name), 0);
       const silent = await Promise.all([peer(port), peer(port)]);
       expect((await exchange(port, Buffer.from("hello"))).toString()).toBe(`${BANNER}OK...hello`);
@@ -151,7 +149,7 @@ for (const name of ["echo-concurrent", "echo-idiomatic"]) {
       for (const { socket } of silent) socket.destroy();
     });
 
-    test("300,000 bytes come back whole, behind OK... and at most 1024 at a time", async () => {
+    test(`${name} returns 300,000 bytes after OK..., at most 1024 at a time`, async () => {
       const { port } = await start(example(name), 0);
       const bytes = Buffer.alloc(300_000, "abcdefg");
       const reply = (await exchange(port, bytes)).toString();
@@ -161,7 +159,7 @@ for (const name of ["echo-concurrent", "echo-idiomatic"]) {
       expect(pieces.join("")).toBe(bytes.toString());
     });
 
-    test.skipIf(withoutPython)(`a client that resets ends its own task only${asked}`, async () => {
+    test.skipIf(withoutPython)(`${name}: a client that resets ends only its own task${asked}`, async () => {
       const program = await start(example(name), 0);
       const other = await peer(program.port);
       for (let i = 0; i < 3; i++) await run([...python(RESET_CLIENT), String(program.port)]);
@@ -177,7 +175,7 @@ for (const name of ["echo-concurrent", "echo-idiomatic"]) {
 
 describe("echo-idiomatic", () => {
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    test(`${signal} ends the clients that are there, frees the port and exits with 0`, async () => {
+    test(`echo-idiomatic on ${signal} finishes its clients, frees the port and exits with 0`, async () => {
       const program = await start(example("echo-idiomatic"), 0);
       expect(program.stdout).toBe(`Socket now listening\n${program.port}\n`);
       const client = await peer(program.port);
@@ -201,7 +199,7 @@ describe("a busy port", () => {
     ["echo-concurrent", "Socket created\n"],
     ["echo-idiomatic", ""],
   ] as const) {
-    test(`${name} prints 'Bind failed. Error Code' with the code and the message, and exits with 1`, async () => {
+    test(`${name} on a busy port prints 'Bind failed. Error Code' with code and message, and exits with 1`, async () => {
       using busy = Bun.listen({ hostname: "0.0.0.0", port: 0, socket: { data() {} } });
       const { code, stdout, stderr } = await run([...example(name), String(busy.port)]);
       const errno = process.platform === "darwin" ? 48 : 98;
@@ -212,17 +210,20 @@ describe("a busy port", () => {
     });
   }
 
-  test.skipIf(withoutPython)(`the tutorial's own programs print the same line${asked}`, async () => {
-    using busy = Bun.listen({ hostname: "0.0.0.0", port: 0, socket: { data() {} } });
-    const ours = await run([...example("echo-sequential"), String(busy.port)]);
-    for (const source of [SEQUENTIAL, CONCURRENT]) {
-      const theirs = await run([...python(source), String(busy.port)]);
-      expect(ours.stdout.toString()).toBe(theirs.stdout.toString());
-    }
-  });
+  test.skipIf(withoutPython)(
+    `the tutorial's own programs print the same line for a busy port${asked}`,
+    async () => {
+      using busy = Bun.listen({ hostname: "0.0.0.0", port: 0, socket: { data() {} } });
+      const ours = await run([...example("echo-sequential"), String(busy.port)]);
+      for (const source of [SEQUENTIAL, CONCURRENT]) {
+        const theirs = await run([...python(source), String(busy.port)]);
+        expect(ours.stdout.toString()).toBe(theirs.stdout.toString());
+      }
+    },
+  );
 });
 
-test("without an argument the ports are the tutorial's: 5000 and 8889", async () => {
+test("the examples' default ports are the tutorial's: 5000 and 8889", async () => {
   for (const [name, port] of [
     ["echo-sequential", 5000],
     ["echo-concurrent", 8889],
@@ -255,7 +256,7 @@ describe("http-client", () => {
     return stdout;
   };
 
-  test("prints what Bun.serve answers: status, headers and 5 MB of any bytes as they are", async () => {
+  test("http-client prints Bun.serve's status, headers and 5 MB of arbitrary bytes unchanged", async () => {
     const body = pattern(5_000_000);
     const asked: string[] = [];
     using server = Bun.serve({
@@ -273,7 +274,7 @@ describe("http-client", () => {
     expect(reply.subarray(head + 4).equals(body)).toBe(true);
   });
 
-  test("appends to a file as well", async () => {
+  test("http-client appends to a file", async () => {
     const directory = await mkdtemp(join(tmpdir(), "ringback-"));
     try {
       using server = Bun.serve({
@@ -294,7 +295,7 @@ describe("http-client", () => {
   });
 
   test.skipIf(withoutPython)(
-    `against a server in Python: the request, the reply, and a Python client's the same${asked}`,
+    `http-client and a Python client send the same request to a Python server and print the same${asked}`,
     async () => {
       const reply = async (client: (port: number) => Promise<Buffer>): Promise<[Program, Buffer]> => {
         // A server answers one client.
@@ -321,7 +322,7 @@ describe("http-client", () => {
 
   const withoutNginx = Bun.which("nginx") === null;
   test.skipIf(withoutNginx)(
-    `prints what nginx answers${withoutNginx ? " (skipped: there is no nginx here)" : ""}`,
+    `http-client prints what nginx answers${withoutNginx ? " (skipped: there is no nginx here)" : ""}`,
     async () => {
       const directory = await mkdtemp(join(tmpdir(), "ringback-"));
       const port = await freePort();
@@ -359,7 +360,7 @@ describe("http-client", () => {
     },
   );
 
-  test("nobody listens there: a refused connection, by its address, and exit code 1", async () => {
+  test("http-client names the address of a refused connection and exits with 1", async () => {
     const port = await freePort();
     const { code, stdout, stderr } = await run([...example("http-client"), "127.0.0.1", String(port)]);
     expect(stderr).toContain("ConnectionRefusedError");
@@ -367,7 +368,7 @@ describe("http-client", () => {
     expect({ code, stdout: stdout.toString() }).toEqual({ code: 1, stdout: "" });
   });
 
-  test("without a host says how it is used, and exits with 2", async () => {
+  test("http-client without a host prints its usage and exits with 2", async () => {
     const { code, stderr } = await run(example("http-client"));
     expect(stderr).toContain("HOST [PORT]");
     expect(code).toBe(2);

@@ -1,4 +1,4 @@
-/** What the program writes, and a stdout or stderr that cannot be written. */
+/** The program's output, also to a stdout or stderr that cannot be written. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { closeSync, constants, mkdtempSync, openSync, readSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,7 +13,7 @@ afterEach(killAll);
 setDefaultTimeout(30_000);
 
 describe("a stream that cannot be written stops nothing", () => {
-  test.skipIf(!hasProc)("stdout on a full disk: the server serves, and says so on stderr", async () => {
+  test.skipIf(!hasProc)("with stdout on a full disk, the server serves and says so on stderr", async () => {
     const child = Bun.spawn(
       ["sh", "-c", 'exec "$@" >/dev/full', "sh", process.execPath, "run", "src/server.ts", "--port", "0"],
       {
@@ -33,7 +33,7 @@ describe("a stream that cannot be written stops nothing", () => {
     expect(await child.exited).toBe(0);
   });
 
-  test.skipIf(!hasProc)("--help to a full disk is one line, without a trace", async () => {
+  test.skipIf(!hasProc)("--help to a full disk fails with one line and no stack trace", async () => {
     const child = Bun.spawn(
       ["sh", "-c", 'exec "$@" >/dev/full', "sh", process.execPath, "src/server.ts", "--help"],
       { stderr: "pipe" },
@@ -42,25 +42,28 @@ describe("a stream that cannot be written stops nothing", () => {
     expect(await child.exited).toBe(1);
   });
 
-  test.skipIf(!hasProc)("a stderr that nobody reads: the server serves, and stops when asked", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "ringback-"));
-    const path = join(folder, "fifo");
-    await Bun.$`mkfifo ${path}`;
-    const filler = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
-    expect(() => {
-      for (;;) writeSync(filler, Buffer.alloc(4096));
-    }).toThrow("EAGAIN");
-    const stderr = openSync(path, constants.O_RDWR);
-    const program = await launch(["--stats", "0.01"], { stderr });
-    expect((await exchange(program.port, Buffer.from("still"))).toString()).toBe("still");
-    program.signal("SIGTERM");
-    expect(await program.exited).toBe(0);
-    for (const fd of [filler, stderr]) closeSync(fd);
-    rmSync(folder, { recursive: true });
-  });
+  test.skipIf(!hasProc)(
+    "with a stderr that nobody reads, the server serves and stops on a signal",
+    async () => {
+      const folder = mkdtempSync(join(tmpdir(), "ringback-"));
+      const path = join(folder, "fifo");
+      await Bun.$`mkfifo ${path}`;
+      const filler = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+      expect(() => {
+        for (;;) writeSync(filler, Buffer.alloc(4096));
+      }).toThrow("EAGAIN");
+      const stderr = openSync(path, constants.O_RDWR);
+      const program = await launch(["--stats", "0.01"], { stderr });
+      expect((await exchange(program.port, Buffer.from("still"))).toString()).toBe("still");
+      program.signal("SIGTERM");
+      expect(await program.exited).toBe(0);
+      for (const fd of [filler, stderr]) closeSync(fd);
+      rmSync(folder, { recursive: true });
+    },
+  );
 
   test.skipIf(!hasProc)(
-    "a stdout that is full: the server serves, and announces itself when there is room",
+    "with a full stdout, the server serves and announces itself when there is room",
     async () => {
       const folder = mkdtempSync(join(tmpdir(), "ringback-"));
       const path = join(folder, "fifo");
@@ -97,7 +100,7 @@ describe("a stream that cannot be written stops nothing", () => {
   );
 
   test.skipIf(!hasProc || Bun.which("python3") === null)(
-    "a terminal with `stty tostop`, in the background: the server serves and writes",
+    "in the background of a terminal with `stty tostop`, the server serves and writes",
     async () => {
       const child = Bun.spawn(
         ["python3", join(ROOT, "test/support/tostop.py"), process.execPath, join(ROOT, "src/server.ts")],
@@ -113,7 +116,7 @@ describe("a stream that cannot be written stops nothing", () => {
   );
 });
 
-test("--stats writes a header and a row at its interval, on stderr", async () => {
+test("--stats writes a header and a row per interval to stderr", async () => {
   const program = await launch(["--stats", "0.1", "--reply", "tutorial"]);
   await exchange(program.port, Buffer.alloc(100_000, "x"));
   const row = /\n +0 +1 +0 +0 +100\.0 kB +[\d.]+ k?B +1\d\d\.\d kB +[\d.]+ k?M?B +0 B +100\.0 kB +0 B\n/;

@@ -1,14 +1,15 @@
 /** The signals that stop the program. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { exchange, pattern, peer, stalled, until } from "../support/peers.ts";
 import { hasProc, killAll, launch, ROOT, type Program } from "../support/program.ts";
 
-afterEach(killAll);
+// Each test has a program of its own, and waits for it: they run side by side.
+afterAll(killAll);
 
 // A machine that is busy with something else needs more than Bun's 5 seconds; a hang is one after 30 as well.
 setDefaultTimeout(30_000);
 
-describe("SIGTERM and SIGINT", () => {
+describe.concurrent("SIGTERM and SIGINT", () => {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     test(`${signal} under load loses no byte that a peer had sent`, async () => {
       const program = await launch();
@@ -36,7 +37,7 @@ describe("SIGTERM and SIGINT", () => {
     });
   }
 
-  test.skipIf(!hasProc)("what the kernel had accepted before the signal is served too", async () => {
+  test.skipIf(!hasProc)("connections that the kernel accepted before the signal are served too", async () => {
     const program = await launch();
     // While the process is stopped, connections and their bytes pile up in the kernel, and so does the
     // signal.
@@ -52,7 +53,7 @@ describe("SIGTERM and SIGINT", () => {
     expect((await program.finished).code).toBe(0);
   });
 
-  test("peers that stay are closed at --drain-timeout, exit code 0", async () => {
+  test("peers that stay are closed at --drain-timeout, and the exit code is 0", async () => {
     const program = await launch(["--drain-timeout", "1"]);
     const [quiet, stuck] = [await peer(program.port), await stalled(program.port)];
     const began = performance.now();
@@ -66,7 +67,7 @@ describe("SIGTERM and SIGINT", () => {
     for (const { socket } of [quiet, stuck]) socket.destroy();
   });
 
-  test("a signal that comes again within a second, of whatever kind, is the same request", async () => {
+  test("a second signal of any kind within a second is the same request", async () => {
     const program = await launch();
     const client = await peer(program.port);
     client.socket.write("before");
@@ -85,7 +86,7 @@ describe("SIGTERM and SIGINT", () => {
   });
 
   test.skipIf(!hasProc)(
-    "one that waited while the process was suspended is not taken for a later one",
+    "a signal that waited while the process was suspended is not taken for a later one",
     async () => {
       const program = await launch();
       const client = await peer(program.port);
@@ -103,7 +104,7 @@ describe("SIGTERM and SIGINT", () => {
     },
   );
 
-  test("SIGHUP begins a stop, and never hurries one; a later SIGTERM ends it at once, with the totals", async () => {
+  test("SIGHUP begins a stop and never hurries one; a later SIGTERM ends it immediately, with the totals", async () => {
     const program = await launch();
     const stuck = await stalled(program.port);
     program.signal("SIGHUP");
@@ -145,7 +146,7 @@ test("a signal that is ignored when the program starts stays ignored, as under n
 });
 
 test.skipIf(!hasProc)(
-  "a signal to the whole group of `bun run start` is one, and loses no byte",
+  "a signal to the process group of `bun run start` counts once and loses no byte",
   async () => {
     const child = Bun.spawn([process.execPath, "run", "start", "--port", "0"], {
       ...({ cwd: ROOT, detached: true, stdin: "ignore", stdout: "pipe", stderr: "pipe" } as const),

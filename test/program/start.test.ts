@@ -1,4 +1,4 @@
-/** How the program starts, or says why it does not. */
+/** How the program starts, and what it says if it cannot. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,7 +13,7 @@ afterEach(killAll);
 setDefaultTimeout(30_000);
 
 describe("the start", () => {
-  test("says one line on stdout with the real port, and nothing else", async () => {
+  test("the start prints one line with the real port on stdout, and nothing else", async () => {
     const program = await launch();
     expect((await exchange(program.port, Buffer.from("hello"))).toString()).toBe("hello");
     program.signal("SIGTERM");
@@ -23,7 +23,7 @@ describe("the start", () => {
     expect(code).toBe(0);
   });
 
-  test("on a terminal also says how to try it", async () => {
+  test("the start on a terminal also shows how to try it", async () => {
     let screen = "";
     const child = Bun.spawn([process.execPath, "run", "src/server.ts", "--port", "0"], {
       env: { ...process.env, PORT: "" },
@@ -37,7 +37,7 @@ describe("the start", () => {
     expect(screen).toContain("0 connections, 0 bytes in");
   });
 
-  test("takes PORT from the environment when --port is absent, and nothing from HOST", async () => {
+  test("the start reads PORT when --port is absent and ignores HOST", async () => {
     const busy = await launch();
     const { code, stderr } = await run([], { HOST: "x86_64-conda-linux-gnu", PORT: String(busy.port) });
     expect(code).toBe(1);
@@ -49,7 +49,7 @@ describe("the start", () => {
     expect(free.stdout).toBe(`listening on 127.0.0.1:${free.port}\n`);
   });
 
-  test("takes nothing from a .env file of the current folder", async () => {
+  test("the start reads no .env file in the current folder", async () => {
     const folder = mkdtempSync(join(tmpdir(), "ringback-"));
     writeFileSync(join(folder, ".env"), "HOST=0.0.0.0\nPORT=nonsense\n");
     const child = Bun.spawn(
@@ -66,7 +66,7 @@ describe("the start", () => {
     expect(stderr).toMatch(/^ringback: listen (127\.0\.0\.1:8101|backlog 2147483647): /);
   });
 
-  test("--help and --version are on stdout; a wrong flag is one line on stderr, and exit code 2", async () => {
+  test("--help and --version write to stdout; a wrong flag is one line on stderr and exit code 2", async () => {
     const [help, short, wrong, many] = await Promise.all([
       run(["--help"]),
       run(["-V"]),
@@ -86,7 +86,7 @@ describe("the start", () => {
     );
   });
 
-  test("through a link of the name ringback, it calls itself so", async () => {
+  test("started through a link named ringback, the program calls itself ringback", async () => {
     const folder = mkdtempSync(join(tmpdir(), "ringback-"));
     symlinkSync(join(ROOT, "src/server.ts"), join(folder, "ringback"));
     // A shell that sets `_` to what it runs.
@@ -101,7 +101,7 @@ describe("the start", () => {
 describe("on another runtime it says in one line which is needed", () => {
   const needed = engines.bun.replace(">=", "");
 
-  test("an older Bun", async () => {
+  test("an older Bun is told in one line which version is needed", async () => {
     const folder = mkdtempSync(join(tmpdir(), "ringback-"));
     mkdirSync(join(folder, "cli"));
     writeFileSync(join(folder, "cli/main.ts"), 'export const main = () => console.log("it is loaded");');
@@ -130,7 +130,7 @@ describe("on another runtime it says in one line which is needed", () => {
     rmSync(folder, { recursive: true });
   });
 
-  test("a runtime without Bun: none of the rest is loaded", async () => {
+  test("another runtime is told in one line that it needs Bun, and nothing else is loaded", async () => {
     // What Node makes of the file: its types stripped.
     const source = new Bun.Transpiler({ loader: "ts" }).transformSync(
       await Bun.file(join(ROOT, "src/server.ts")).text(),
@@ -159,67 +159,79 @@ describe("a start that fails names the address and what to do, with exit code 1"
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
   };
 
-  test("a busy port", async () => {
+  test("a start on a busy port names the address and the cure", async () => {
     const { port } = await launch();
     await failed(["--port", String(port)], `listen 127.0.0.1:${port}`, "in use", "choose another --port");
   });
 
-  test("an unknown host", () =>
+  test("a start on an unknown host names it", () =>
     failed(["--host", "nosuch.invalid"], "nosuch.invalid: unknown host", "--host"));
 
-  test("another machine's address", () =>
+  test("a start on another machine's address names it", () =>
     failed(["--host", "192.0.2.1"], "192.0.2.1:8101", "choose another --host"));
 
-  test.skipIf(!hasProc)("a descriptor limit that leaves no connection", async () => {
-    for (const more of [[], ["--max-connections", "2"]]) {
-      const child = Bun.spawn(
-        ["sh", "-c", 'ulimit -n 34 && exec "$@"', "sh", process.execPath, "src/server.ts", ...more],
-        {
-          env: { ...process.env, PORT: "0" },
-          stderr: "pipe",
-        },
-      );
-      expect((await child.stderr.text()).replaceAll("\n  ", " ")).toMatch(
-        /^ringback: listen 127\.0\.0\.1:0: .* raise it with ulimit -n \(EMFILE\)\n$/,
+  test.skipIf(!hasProc)(
+    "a start with a descriptor limit that leaves no connection says how to raise it",
+    async () => {
+      for (const more of [[], ["--max-connections", "2"]]) {
+        const child = Bun.spawn(
+          ["sh", "-c", 'ulimit -n 34 && exec "$@"', "sh", process.execPath, "src/server.ts", ...more],
+          {
+            env: { ...process.env, PORT: "0" },
+            stderr: "pipe",
+          },
+        );
+        expect((await child.stderr.text()).replaceAll("\n  ", " ")).toMatch(
+          /^ringback: listen 127\.0\.0\.1:0: .* raise it with ulimit -n \(EMFILE\)\n$/,
+        );
+        expect(await child.exited).toBe(1);
+      }
+    },
+  );
+
+  test.skipIf(!hasProc)(
+    "a start with a receive buffer that the kernel does not grant names the kernel's limit",
+    () =>
+      failed(["--port", "0", "--receive-buffer", "1073741824"], "SO_RCVBUF 1073741824", "net.core.rmem_max"),
+  );
+
+  test.skipIf(!hasProc)(
+    "a start with a backlog that the kernel does not grant names the kernel's limit",
+    () => failed(["--port", "0", "--backlog", "2147483647"], "backlog 2147483647", "net.core.somaxconn"),
+  );
+
+  test.skipIf(!hasProc || Bun.which("setpriv") === null)(
+    "a start on a privileged port says that it is reserved",
+    async () => {
+      // Even root is refused once it cannot have the capability.
+      const asRoot = process.getuid?.() === 0 ? ["setpriv", "--bounding-set=-net_bind_service"] : [];
+      const child = Bun.spawn([...asRoot, process.execPath, "run", "src/server.ts", "--port", "80"], {
+        stderr: "pipe",
+      });
+      const stderr = (await child.stderr.text()).replaceAll("\n  ", " ");
+      expect(stderr).toStartWith(
+        "ringback: listen 127.0.0.1:80: Permission denied (EACCES); port 80 is reserved",
       );
       expect(await child.exited).toBe(1);
-    }
-  });
-
-  test.skipIf(!hasProc)("a receive buffer that the kernel does not grant", () =>
-    failed(["--port", "0", "--receive-buffer", "1073741824"], "SO_RCVBUF 1073741824", "net.core.rmem_max"),
+    },
   );
-
-  test.skipIf(!hasProc)("a backlog that the kernel does not grant", () =>
-    failed(["--port", "0", "--backlog", "2147483647"], "backlog 2147483647", "net.core.somaxconn"),
-  );
-
-  test.skipIf(!hasProc || Bun.which("setpriv") === null)("a privileged port", async () => {
-    // Even root is refused once it cannot have the capability.
-    const asRoot = process.getuid?.() === 0 ? ["setpriv", "--bounding-set=-net_bind_service"] : [];
-    const child = Bun.spawn([...asRoot, process.execPath, "run", "src/server.ts", "--port", "80"], {
-      stderr: "pipe",
-    });
-    const stderr = (await child.stderr.text()).replaceAll("\n  ", " ");
-    expect(stderr).toStartWith(
-      "ringback: listen 127.0.0.1:80: Permission denied (EACCES); port 80 is reserved",
-    );
-    expect(await child.exited).toBe(1);
-  });
 });
 
 describe("the kernel is told", () => {
-  test.skipIf(Bun.which("ss") === null)("the backlog", async () => {
+  test.skipIf(Bun.which("ss") === null)("--backlog reaches the kernel", async () => {
     const { port } = await launch(["--backlog", "7"]);
     const list = await Bun.$`ss -ltnH sport = :${port}`.text();
     expect(list.trim().split(/\s+/)[2]).toBe("7");
   });
 
-  test.skipIf(Bun.which("ss") === null)("the receive buffer, of every connection", async () => {
-    const { port } = await launch(["--receive-buffer", "65536"]);
-    const client = await peer(port);
-    const list = await Bun.$`ss -tmnH sport = :${port}`.text();
-    expect(list).toContain("rb131072,");
-    client.socket.destroy();
-  });
+  test.skipIf(Bun.which("ss") === null)(
+    "--receive-buffer reaches the kernel for every connection",
+    async () => {
+      const { port } = await launch(["--receive-buffer", "65536"]);
+      const client = await peer(port);
+      const list = await Bun.$`ss -tmnH sport = :${port}`.text();
+      expect(list).toContain("rb131072,");
+      client.socket.destroy();
+    },
+  );
 });

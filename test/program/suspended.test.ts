@@ -5,7 +5,7 @@ import { pattern, peer, until } from "../support/peers.ts";
 setDefaultTimeout(30_000);
 afterEach(killAll);
 
-test("a stop that is suspended gives its peers their time afterwards: they get everything", async () => {
+test("a stop that was suspended still gives its peers their time, and they get everything", async () => {
   const program = await launch(["--drain-timeout", "1"]);
   const client = await peer(program.port);
   client.socket.pause();

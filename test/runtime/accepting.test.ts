@@ -1,5 +1,6 @@
 /**
- * What src/engine/bun/acceptor.ts and src/echo/listening.ts rely on: Bun on a copy of a listening descriptor.
+ * Bun on a copy of a listening descriptor, which engine/bun/acceptor.ts and echo/listening.ts
+ * rely on.
  */
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:net";
@@ -29,7 +30,7 @@ function bun(fd: number, open: (socket: Bun.Socket<undefined> & WithFd) => void,
 }
 
 describe.skipIf(libc === undefined || process.platform !== "linux")("a listening descriptor", () => {
-  test("hands its options down to what Bun accepts from a copy of it", async () => {
+  test("a listener's options are inherited by what Bun accepts from a copy of it", async () => {
     const [fd, port] = listening();
     const set: [level: number, option: number, value: number][] = [
       [k.SOL_SOCKET, k.SO_OOBINLINE, 1],
@@ -53,7 +54,7 @@ describe.skipIf(libc === undefined || process.platform !== "linux")("a listening
     d.closeDescriptor(fd);
   });
 
-  test("keeps its queue while Bun's copy is closed, and another copy gets what waits", async () => {
+  test("a listener keeps its queue while Bun's copy is closed, and another copy gets it", async () => {
     const [fd, port] = listening();
     let opened = 0;
     const open = (socket: Bun.Socket<undefined>): void => {
@@ -78,7 +79,7 @@ describe.skipIf(libc === undefined || process.platform !== "linux")("a listening
     d.closeDescriptor(fd);
   });
 
-  test("gets Bun's own backlog with each copy", () => {
+  test("each copy that Bun is given sets Bun's own backlog on the listener", () => {
     const [fd, port] = listening();
     const backlog = (): string | undefined =>
       Bun.spawnSync(["ss", "-ltnH", `sport = :${port}`])
@@ -91,7 +92,7 @@ describe.skipIf(libc === undefined || process.platform !== "linux")("a listening
     d.closeDescriptor(fd);
   });
 
-  test("that Bun refuses stays open", () => {
+  test("a descriptor that Bun refuses stays open", () => {
     const [fd] = listening();
     const copy = d.duplicateDescriptor(fd, 0);
     expect(() => bun(copy, () => undefined, { tls: { key: "none", cert: "none" } })).toThrow();

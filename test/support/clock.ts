@@ -1,4 +1,4 @@
-/** A clock that can be moved on, so that a test need not wait for ten seconds to be over. */
+/** A clock that can be moved on, so that a test need not wait for ten seconds to pass. */
 import { spyOn } from "bun:test";
 import { PendingCall } from "../../src/socket/pending-call.ts";
 

@@ -1,6 +1,6 @@
 /**
- * Loaded before the program: at SIGUSR2 it collects its garbage, and says on stdout how many bytes are left
- * in its heap.
+ * Loaded before the program: at SIGUSR2 it collects garbage and prints how many bytes are left
+ * in the heap.
  */
 import { writeSync } from "node:fs";
 import { heapStats } from "bun:jsc";

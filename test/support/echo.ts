@@ -1,5 +1,8 @@
-/** An echo server in the test's own process, stopped after the test. */
-import { afterEach, expect } from "bun:test";
+/**
+ * An echo server in the test's own process, stopped after the file's last test, since some run
+ * side by side.
+ */
+import { afterAll, expect } from "bun:test";
 import { EchoServer, type EchoOptions } from "../../src/echo/echo-server.ts";
 import { pattern, peer, until } from "./peers.ts";
 
@@ -24,7 +27,7 @@ export async function start(options: Partial<EchoOptions> = {}): Promise<EchoSer
   return server;
 }
 
-afterEach(async () => {
+afterAll(async () => {
   await Promise.all(servers.splice(0).map((server) => server.stop(0)));
 });
 

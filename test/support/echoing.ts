@@ -1,4 +1,4 @@
-/** A connection with the echo server's user, on a fake socket. */
+/** A connection with the echo server's handler, on a fake socket. */
 import { replyNamed, type ReplyName } from "../../src/echo/reply.ts";
 import { Connection } from "../../src/core/connection.ts";
 import type { ConnectionHandler } from "../../src/core/handler.ts";

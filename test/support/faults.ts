@@ -1,4 +1,4 @@
-/** What must hold after every fault: the server serves, and what it used is given back. */
+/** What must hold after every fault: the server serves, and what it used is released. */
 import { expect } from "bun:test";
 import { join } from "node:path";
 import { exchange, pattern, until } from "./peers.ts";
@@ -51,7 +51,7 @@ export async function asBusyAs(pid: number, before: number): Promise<void> {
   const most = 1.5 * before + NEXT_TO_NOTHING;
   let share = Infinity;
   // What the fault has left to collect may take a moment.
-  for (let tries = 0; tries < 3 && share > most; tries++) share = await cpuShare(pid, 1000);
+  for (let tries = 0; tries < 3 && share > most; tries++) share = await cpuShare(pid, 500);
   expect(share).toBeLessThanOrEqual(most);
 }
 

@@ -1,5 +1,6 @@
 /**
- * An echo server that asks silent peers after a second; it says its port, and later how many peers are left.
+ * An echo server that probes silent peers after a second; it prints its port, and later how many
+ * peers are left.
  */
 import { EchoServer } from "../../src/echo/echo-server.ts";
 

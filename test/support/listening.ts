@@ -1,6 +1,6 @@
 /**
- * Where a process listens, as the kernel says it: for a server whose stdout is what the test breaks. For
- * Linux.
+ * The port on which a process listens, as the kernel reports it, for a server whose stdout the
+ * test breaks. Linux only.
  */
 import { listeningPorts } from "../../bench/system.ts";
 import { until } from "./peers.ts";

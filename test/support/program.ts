@@ -1,4 +1,4 @@
-/** The program as a process of its own, and what /proc says of it. */
+/** The program in its own process, and what /proc says about it. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 

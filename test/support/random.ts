@@ -1,4 +1,7 @@
-/** Seeded random numbers, so that a failing run can be run again: the same seed gives the same sequence. */
+/**
+ * Seeded random numbers: the same seed gives the same sequence, so that a failing run can be
+ * replayed.
+ */
 export class Random {
   #state: number;
 

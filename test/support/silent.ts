@@ -1,4 +1,4 @@
-/** A connect that nobody answers, and what it leaves open. */
+/** A connect that nobody answers, and the descriptors it leaves open. */
 import { readdirSync, readlinkSync } from "node:fs";
 import {
   bindDescriptor,

@@ -1,6 +1,6 @@
 /**
- * What the tests of the socket library share: sockets that are closed after their test, and Python's
- * word.
+ * Shared by the tests of the library: sockets that are closed after their test, and Python's
+ * answers to compare with.
  */
 import * as socket from "../../src/socket.ts";
 import { readdirSync } from "node:fs";

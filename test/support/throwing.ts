@@ -1,4 +1,7 @@
-/** Preloaded: a peer that sends "throw" causes an internal error in the server. */
+/**
+ * Loaded before the program: a peer that sends "throw" meets a defect in the middle of the
+ * server.
+ */
 import { Connection } from "../../src/core/connection.ts";
 
 const { relay } = Connection.prototype;

@@ -67,21 +67,21 @@ describe("a wrong command line is one line that names what is wrong", () => {
 });
 
 describe("a command line is read", () => {
-  test("with its defaults", () => {
+  test("an empty command line gives the defaults", () => {
     expect(served()).toEqual({
       ...{ host: "127.0.0.1", port: 8101, reply: "raw", ring: 65_536, keepalive: 60 },
       ...{ idleTimeout: 0, drainTimeout: 10, stats: 0 },
     });
   });
 
-  test("with short flags", () => {
+  test("short flags are read", () => {
     expect(served("-p", "9")).toMatchObject({ port: 9 });
     expect(served("-p9")).toMatchObject({ port: 9 });
     expect(readCommand(["-h"])).toEqual({ show: "help" });
     expect(readCommand(["-V"])).toEqual({ show: "version" });
   });
 
-  test("with sizes in units of 1024", () => {
+  test("sizes are read in units of 1024", () => {
     for (const [text, bytes] of [
       ...([
         ["4096", 4096],
@@ -103,12 +103,12 @@ describe("a command line is read", () => {
     }
   });
 
-  test("the last of a flag counts, and times may be fractional", () => {
+  test("a repeated flag's last value counts, and times may be fractional", () => {
     expect(served("--stats", "1", "--stats=.5")).toMatchObject({ stats: 0.5 });
   });
 });
 
-test("PORT replaces a missing --port, and its error names it; HOST is ignored", () => {
+test("PORT replaces --port and is named in its error; HOST is ignored", () => {
   expect(() => readCommand([], { PORT: "http" })).toThrow('PORT: "http" is not a whole number');
   expect(readCommand([], { PORT: "99" })).toMatchObject({ serve: { port: 99 } });
   expect(readCommand(["--port", "1"], { PORT: "http" })).toMatchObject({ serve: { port: 1 } });
@@ -116,7 +116,7 @@ test("PORT replaces a missing --port, and its error names it; HOST is ignored", 
   expect(readCommand([], env)).toMatchObject({ serve: { port: 8101, host: "127.0.0.1" } });
 });
 
-test("--help has every flag and its default, every column of --stats, and fits", () => {
+test("--help shows every flag, its default and every column of --stats, within 100 columns", () => {
   const help = helpText("bun run src/server.ts");
   for (const part of [
     ...["--host <address> ", "-p, --port <number> ", "--reply <raw|tutorial> ", "--recv-size <size> "],
@@ -133,7 +133,7 @@ test("--help has every flag and its default, every column of --stats, and fits",
   expect(help.split("\n").filter((line) => line.length > 100)).toEqual([]);
 });
 
-test("the program's name is how it was started", () => {
+test("the program calls itself by the way it was started", () => {
   expect(programName("/repo/src/server.ts", "/repo", "/usr/bin/bun")).toBe("bun run src/server.ts");
   expect(programName("/repo/src/server.ts", "/elsewhere")).toBe("bun run /repo/src/server.ts");
   expect(programName("/repo/src/server.ts", "/repo", "./node_modules/.bin/ringback")).toBe("ringback");

@@ -15,7 +15,7 @@ const FLAGS = {
 } as const;
 const name = (): string => "bun run bench";
 
-test("any program's table is read: several values, a default, none, a switch", () => {
+test("a flag table reads repeated values, defaults, absent flags and switches", () => {
   const values = readFlags(FLAGS, ["--case", "b", "--quick", "--case=a"], { name });
   expect(values).toEqual({ case: ["b", "a"], rounds: 7, pid: undefined, warmup: undefined, quick: true });
   const typed: { case: ("a" | "b")[]; rounds: number; pid: number | undefined; quick: boolean } = values;
@@ -27,7 +27,7 @@ test("any program's table is read: several values, a default, none, a switch", (
   );
 });
 
-test("a table without short flags has no column for them, and long help folds below itself", () => {
+test("help without short flags has no column for them, and long help wraps below itself", () => {
   const lines = listFlags(FLAGS).split("\n");
   expect(lines[0]).toBe("  --case <a|b>        one case");
   expect(lines[1]).toBe("  --rounds <number>   how many rounds (default: 7)");

@@ -33,7 +33,7 @@ describe("a row of statistics", () => {
     seconds: 2,
   });
 
-  test("a row fits below its header, in 100 columns, for large numbers too", () => {
+  test("a row of statistics aligns with its header within 100 columns, even for large numbers", () => {
     expect(row.length).toBe(statsHeader().length);
     expect(row.length).toBeLessThanOrEqual(100);
     expect(row.trim().split(/ +(?=\d)/)).toEqual([
@@ -42,12 +42,12 @@ describe("a row of statistics", () => {
     ]);
   });
 
-  test("has a meaning for each column", () => {
+  test("every column of the statistics has a description", () => {
     expect(statsHeader().trim().split(/ +/)).toEqual(statsMeanings().map(([name]) => name));
   });
 });
 
-test("bytes take at most 8 columns", () => {
+test("a number of bytes takes at most 8 columns", () => {
   for (const [bytes, text] of [
     ...([
       [0, "0 B"],
@@ -67,7 +67,7 @@ test("bytes take at most 8 columns", () => {
   }
 });
 
-test("the totals are exact, name only what happened, and fold where they are long", () => {
+test("the totals are exact, name only what happened, and wrap where they are long", () => {
   expect(totals({ ...NONE, connections: 1, bytesIn: 5, bytesOut: 5 })).toBe(
     "1 connection, 5 bytes in, 5 bytes out, 0 bytes copied",
   );
@@ -79,7 +79,7 @@ test("the totals are exact, name only what happened, and fold where they are lon
   expect(lines.map((line) => line.trim()).join(" ")).toBe(totals(LARGE));
 });
 
-test("a stop says how many it waits for, how long, and what ends it now", () => {
+test("a stop reports how many connections it waits for, how long, and how to end it now", () => {
   expect(stopping("SIGINT", 1, 10)).toBe(
     "SIGINT: finishing 1 connection, at most 10 s; press Ctrl-C again to end now",
   );
@@ -89,7 +89,7 @@ test("a stop says how many it waits for, how long, and what ends it now", () => 
   expect(stopping("SIGHUP", 65_535, 86_400.25).length).toBeLessThanOrEqual(100);
 });
 
-test("a word that is longer than a line is cut", () => {
+test("a word longer than a line is cut", () => {
   const lines = fold(`ringback: ${"x".repeat(250)}: unknown host`).split("\n");
   expect(lines.every((line) => line.length <= 100)).toBe(true);
   expect(

@@ -20,7 +20,7 @@ function holding(socket: FakeSocket) {
   return { connection: new Connection(socket, user, new RingPool(1000), new TurnBudget(bunTime)), seen };
 }
 
-test("a send that failed ends writing, and reading goes on", () => {
+test("a failed send ends writing, and reading continues", () => {
   const socket = new FakeSocket();
   const { connection, seen } = holding(socket);
   socket.broken = true;
@@ -36,7 +36,7 @@ test("a send that failed ends writing, and reading goes on", () => {
 });
 
 describe("drop", () => {
-  test("drop() counts held bytes, and those that come later", () => {
+  test("drop counts the held bytes and those that arrive later", () => {
     const { connection, seen } = holding(new FakeSocket());
     connection.onData(Buffer.alloc(30));
     connection.take(10);
@@ -48,7 +48,7 @@ describe("drop", () => {
     expect(seen).toEqual(["received 30"]);
   });
 
-  test("after our FIN, leaves nothing to wait for: the peer's FIN closes", () => {
+  test("after drop and our FIN, the peer's FIN closes the connection", () => {
     const socket = new FakeSocket();
     const { connection, seen } = holding(socket);
     connection.shutdown();
@@ -60,7 +60,7 @@ describe("drop", () => {
 });
 
 describe("shutdown", () => {
-  test("ends writing, once", () => {
+  test("shutdown ends writing, and a second call does nothing", () => {
     const socket = new FakeSocket();
     const { connection } = holding(socket);
     connection.shutdown();
@@ -70,7 +70,7 @@ describe("shutdown", () => {
     expect(socket.calls).toEqual(["shutdown"]);
   });
 
-  test("while a piece waits is refused: the FIN would overtake it", () => {
+  test("shutdown is refused while bytes wait, because the FIN would overtake them", () => {
     const socket = new FakeSocket(1);
     const { connection } = holding(socket);
     connection.write(Buffer.from("abc"));
@@ -84,7 +84,7 @@ describe("shutdown", () => {
   });
 });
 
-test("a chunk that comes after the close reaches nobody and counts nowhere", () => {
+test("a chunk that arrives after the close reaches nobody and is not counted", () => {
   const { connection, seen } = holding(new FakeSocket());
   connection.close();
   connection.onData(Buffer.alloc(3));

@@ -12,7 +12,7 @@ const bytes = (length: number, first = 0): Buffer =>
   Buffer.from(Array.from({ length }, (_, i) => (first + i) % 251));
 
 describe("a short write", () => {
-  test("keeps the tail, offers it at the next drain, and then nothing more", () => {
+  test("a short write keeps the tail, offers it once at the next drain, and then nothing more", () => {
     const socket = new FakeSocket(30);
     const { connection } = echoing(socket);
     connection.onData(bytes(100));
@@ -28,7 +28,7 @@ describe("a short write", () => {
     expect(socket.calls).toEqual(["write 100 -> 30", "write 70 -> 50", "write 20 -> 20"]);
   });
 
-  test("of nothing at all keeps everything", () => {
+  test("a write that takes nothing keeps everything", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket);
     connection.onData(bytes(10));
@@ -38,7 +38,7 @@ describe("a short write", () => {
     expect(socket.bytes).toEqual(bytes(10));
   });
 
-  test("makes later chunks wait: nothing is offered before the drain", () => {
+  test("after a short write, later chunks wait in order until the drain", () => {
     const socket = new FakeSocket(5);
     const { connection } = echoing(socket);
     connection.onData(bytes(10));
@@ -49,7 +49,7 @@ describe("a short write", () => {
     expect(socket.bytes).toEqual(bytes(20));
   });
 
-  test("copies nothing: the chunk itself is written later", () => {
+  test("a short write copies nothing: the drain writes the chunk itself", () => {
     const offered: ArrayBufferLike[] = [];
     class Watched extends FakeSocket {
       override write(chunk: Uint8Array, offset: number, length: number): number {
@@ -71,7 +71,7 @@ describe("a short write", () => {
 });
 
 describe("the memory of a large chunk", () => {
-  test("is given back as soon as the chunk is out, at once or by a drain", () => {
+  test("a large chunk's memory is released as soon as the chunk is written, directly or by a drain", () => {
     const socket = new FakeSocket();
     const { connection } = echoing(socket);
     const atOnce = bytes(40_000);
@@ -87,7 +87,7 @@ describe("the memory of a large chunk", () => {
     expect(socket.bytes).toEqual(Buffer.concat([bytes(40_000), bytes(40_000)]));
   });
 
-  test("is freed when the connection ends, in whatever way, and so are later chunks", () => {
+  test("a large chunk's memory is released when the connection ends in any way", () => {
     for (const end of ["abort", "close", "drop"] as const) {
       const { connection } = echoing(new FakeSocket(10));
       const held = bytes(40_000);
@@ -102,7 +102,7 @@ describe("the memory of a large chunk", () => {
     expect(late.length).toBe(0);
   });
 
-  test("stays, if the user has taken a slice of it", () => {
+  test("a large chunk's memory is kept if the user took a slice of it", () => {
     const { connection } = echoing(new FakeSocket());
     const [first, second] = [bytes(40_000), bytes(40_000)];
     connection.hold(first);
@@ -113,7 +113,7 @@ describe("the memory of a large chunk", () => {
     expect([first.length, second.length]).toEqual([40_000, 0]);
   });
 
-  test("is left alone where the chunk is a part of something, and where it is small", () => {
+  test("memory is not released early for a small chunk or a part of a larger buffer", () => {
     const { connection } = echoing(new FakeSocket());
     const whole = bytes(100_000);
     connection.onData(whole.subarray(10, 50_000));
@@ -125,7 +125,7 @@ describe("the memory of a large chunk", () => {
 });
 
 describe("a drain", () => {
-  test("with nothing pending does nothing", () => {
+  test("a drain with nothing pending does nothing", () => {
     const socket = new FakeSocket();
     const { connection } = echoing(socket);
     connection.onDrain();
@@ -134,7 +134,7 @@ describe("a drain", () => {
     expect(socket.calls).toEqual(["write 3 -> 3"]);
   });
 
-  test("after the close does nothing", () => {
+  test("a drain after the close does nothing", () => {
     const socket = new FakeSocket(1);
     const { connection, ends } = echoing(socket);
     connection.onData(bytes(10));
@@ -148,7 +148,7 @@ describe("a drain", () => {
 });
 
 describe("a peer that does not read", () => {
-  test("is paused when the ring's bytes are used up, and read again at half", () => {
+  test("a peer is paused when the ring's bytes are used up and resumed at half", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket);
     connection.onData(bytes(400));
@@ -166,7 +166,7 @@ describe("a peer that does not read", () => {
     expect(socket.paused).toBe(false);
   });
 
-  test("is paused when the ring's slots are used up", () => {
+  test("a peer is paused when the ring's slots are used up", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket);
     for (let i = 0; i < RING_SLOTS; i++) connection.onData(bytes(1));
@@ -176,7 +176,7 @@ describe("a peer that does not read", () => {
     expect(socket.paused).toBe(false);
   });
 
-  test("costs one chunk more than the ring at the most", () => {
+  test("a peer that does not read costs at most the ring and one chunk", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket);
     connection.onData(bytes(CAPACITY - 1));
@@ -186,7 +186,7 @@ describe("a peer that does not read", () => {
 });
 
 describe("the peer's FIN", () => {
-  test("with nothing held is answered at once: shutdown, then close", () => {
+  test("the peer's FIN with nothing held is answered immediately by shutdown, then close", () => {
     const socket = new FakeSocket();
     const { connection, ends } = echoing(socket);
     connection.onData(bytes(3));
@@ -195,7 +195,7 @@ describe("the peer's FIN", () => {
     expect(ends).toEqual([undefined]);
   });
 
-  test("is answered after the held bytes: our FIN overtakes none", () => {
+  test("after the peer's FIN, our FIN waits for the held bytes", () => {
     const socket = new FakeSocket(1);
     const { connection, ends } = echoing(socket);
     connection.onData(bytes(3));
@@ -212,7 +212,7 @@ describe("the peer's FIN", () => {
 });
 
 describe("finish", () => {
-  test("flushes, sends FIN, drops what still comes, and closes at the peer's FIN", () => {
+  test("finish flushes, sends a FIN, drops what still arrives, and closes at the peer's FIN", () => {
     const socket = new FakeSocket(1);
     const { connection, ends } = echoing(socket);
     connection.onData(bytes(3));
@@ -232,7 +232,7 @@ describe("finish", () => {
     expect(ends).toEqual([undefined]);
   });
 
-  test("twice, or beside the peer's FIN, is once", () => {
+  test("finish twice, or together with the peer's FIN, happens once", () => {
     const socket = new FakeSocket();
     const { connection, ends } = echoing(socket);
     connection.finish();
@@ -246,7 +246,7 @@ describe("finish", () => {
 
 describe("a write that says -1", () => {
   for (const at of ["the first chunk", "a drain"] as const) {
-    test(`at ${at} terminates immediately, never pauses, and reports the error once`, () => {
+    test(`a write that fails at ${at} terminates immediately and reports its error once`, () => {
       const socket = new FakeSocket(at === "a drain" ? 1 : Infinity);
       const { connection, ends } = echoing(socket);
       if (at === "a drain") connection.onData(bytes(3));
@@ -261,7 +261,7 @@ describe("a write that says -1", () => {
   }
 });
 
-test("a chunk that comes in spite of a pause means that the peer has reset: it ends there, within the bound", () => {
+test("a chunk that arrives despite a pause means a reset: the connection ends within its bound", () => {
   const socket = new FakeSocket(0);
   const { connection, ends } = echoing(socket);
   connection.onData(bytes(CAPACITY));
@@ -276,7 +276,7 @@ test("a chunk that comes in spite of a pause means that the peer has reset: it e
 });
 
 describe("closing", () => {
-  test("twice is closing once, in whichever way", () => {
+  test("closing twice is closing once, in every combination", () => {
     const ways: ((connection: Connection) => void)[] = [
       (c) => c.close(),
       (c) => c.abort(),
@@ -294,7 +294,7 @@ describe("closing", () => {
     }
   });
 
-  test("detaches the socket before it notifies, so that nothing can be written in between", () => {
+  test("a close releases the socket before it calls the handler", () => {
     const socket = new FakeSocket();
     let heldAtEnd = -1;
     const user: ConnectionHandler = {
@@ -318,7 +318,7 @@ describe("closing", () => {
     expect(connection.held).toBe(0);
   });
 
-  test("leaves held bytes to the handler, whose drop() returns the ring to the pool, empty", () => {
+  test("closing a paused connection returns its ring to the pool, empty", () => {
     const pool = new RingPool(CAPACITY);
     const ring = pool.borrow();
     pool.giveBack(ring);
@@ -353,14 +353,14 @@ test("a connection without backlog owns no ring", () => {
   expect(pool.borrow()).toBe(ring);
 });
 
-test("a second write while the first one waits is an error", () => {
+test("writing past waiting bytes is an error", () => {
   const { connection } = echoing(new FakeSocket(1));
   connection.write(bytes(3));
   expect(() => connection.write(bytes(3))).toThrow("still queued");
 });
 
 describe("handOver", () => {
-  test("gives the rest of a chunk and all further events to the new handler", () => {
+  test("handOver gives the rest of a chunk and all later events to the new handler", () => {
     const socket = new FakeSocket();
     const events: string[] = [];
     const served: ConnectionHandler = {
@@ -384,7 +384,7 @@ describe("handOver", () => {
     expect(connection.received).toBe(14);
   });
 
-  test("with nothing left calls nobody, and neither does one after the close", () => {
+  test("handOver calls no handler when nothing is left or the connection is closed", () => {
     const { connection } = echoing(new FakeSocket());
     const never = (): void => {
       throw new Error("called");

@@ -69,13 +69,13 @@ describe("a ring against a plain array of bytes", () => {
     }
   };
 
-  test("200 seeded games of 400 moves each", () => {
+  test("in 200 seeded runs of 400 calls, a ring equals a plain array of bytes", () => {
     for (let seed = 1; seed <= 200; seed++) withSeed(seed, () => play(seed));
   });
 });
 
 describe("a ring refuses, and stays as it was", () => {
-  test("a chunk when its slots are used up, however small the chunks", () => {
+  test("a ring refuses a chunk when its slots are used up, however small the chunks", () => {
     const ring = new RingBuffer(1_000_000);
     for (let i = 0; i < RING_SLOTS; i++) ring.push(chunk(i));
     expect(ring.full).toBe(true);
@@ -84,7 +84,7 @@ describe("a ring refuses, and stays as it was", () => {
     expect(ring.take(1)).toEqual(chunk(0));
   });
 
-  test("a chunk when its bytes are used up; the one that fills it may be larger than its capacity", () => {
+  test("a ring refuses a chunk when its bytes are used up; the last one may exceed its capacity", () => {
     const ring = new RingBuffer(4);
     ring.push(chunk(1, 2, 3));
     ring.push(chunk(4, 5, 6, 7, 8, 9));
@@ -92,7 +92,7 @@ describe("a ring refuses, and stays as it was", () => {
     expect(() => ring.push(chunk(10))).toThrow("the ring is full");
   });
 
-  test("to call itself low while one byte of a large chunk keeps the whole chunk in memory", () => {
+  test("a ring is not low while one byte of a large chunk keeps the whole chunk in memory", () => {
     const ring = new RingBuffer(4);
     ring.push(new Uint8Array(100));
     ring.advance(99);
@@ -101,7 +101,7 @@ describe("a ring refuses, and stays as it was", () => {
     expect(ring).toMatchObject({ held: 0, memory: 0, full: false, low: true });
   });
 
-  test("an empty chunk, an offset outside the chunk, an offset after other chunks", () => {
+  test("a ring refuses an empty chunk, an offset outside the chunk, and an offset after other chunks", () => {
     const ring = new RingBuffer(10);
     expect(() => ring.push(chunk())).toThrow(RangeError);
     expect(() => ring.push(chunk(1), 1)).toThrow(RangeError);
@@ -111,7 +111,7 @@ describe("a ring refuses, and stays as it was", () => {
     expect(ring.held).toBe(1);
   });
 
-  test("to advance beyond its first chunk, or to give a slice of nothing", () => {
+  test("a ring refuses to advance beyond its first chunk or to return an empty slice", () => {
     const ring = new RingBuffer(10);
     ring.push(chunk(1, 2));
     ring.push(chunk(3));
@@ -121,50 +121,20 @@ describe("a ring refuses, and stays as it was", () => {
     expect(ring.held).toBe(3);
   });
 
-  test("a capacity that is no capacity", () => {
+  test("a ring refuses an invalid capacity", () => {
     for (const capacity of [0, -1, 1.5, NaN, Infinity])
       expect(() => new RingBuffer(capacity)).toThrow(RangeError);
   });
 });
 
-describe("unshift", () => {
-  test("puts bytes before all that waits, without a copy where a slot is free", () => {
-    const ring = new RingBuffer(100);
-    ring.push(Buffer.from("cd"));
-    const first = Buffer.from("ab");
-    ring.unshift(first);
-    expect([ring.held, ring.memory]).toEqual([4, 4]);
-    expect(ring.take(9)).toBe(first);
-    expect(`${ring.take(9)}`).toBe("cd");
-    expect([ring.held, ring.memory]).toEqual([0, 0]);
-    ring.unshift(first);
-    expect(ring.take(9)).toBe(first);
-  });
-
-  test("joins them with the oldest chunk where a part of it is gone, or no slot is free", () => {
-    const used = new RingBuffer(100);
-    used.push(Buffer.from("xxcd"), 2);
-    used.unshift(Buffer.from("ab"));
-    expect([used.held, used.memory, `${used.take(9)}`]).toEqual([4, 4, "abcd"]);
-    expect([used.held, used.memory]).toEqual([0, 0]);
-    const full = new RingBuffer(1000);
-    for (let i = 0; i < RING_SLOTS; i++) full.push(Buffer.from("c"));
-    full.unshift(Buffer.from("ab"));
-    expect(full.full).toBe(true);
-    expect([full.held, full.memory, `${full.take(9)}`]).toEqual([RING_SLOTS + 2, RING_SLOTS + 2, "abc"]);
-    for (let i = 1; i < RING_SLOTS; i++) expect(`${full.take(9)}`).toBe("c");
-    expect([full.held, full.memory, full.take(1)]).toEqual([0, 0, undefined]);
-  });
-});
-
-test("an unused chunk comes out as the very object that went in", () => {
+test("an unused chunk comes out of the ring as the same object", () => {
   const ring = new RingBuffer(10);
   const whole = chunk(1, 2, 3);
   ring.push(whole);
   expect(ring.take(3)).toBe(whole);
 });
 
-test("what left the ring is not kept alive by it", async () => {
+test("the ring does not keep alive what has left it", async () => {
   const ring = new RingBuffer(1 << 20);
   const refs: WeakRef<Uint8Array>[] = [];
   (() => {
@@ -182,7 +152,7 @@ test("what left the ring is not kept alive by it", async () => {
 });
 
 describe("a pool of rings", () => {
-  test("lends the ring that came back, emptied", () => {
+  test("a pool lends a returned ring again, emptied", () => {
     const pool = new RingPool(100);
     const ring = pool.borrow();
     ring.push(chunk(1, 2, 3));
@@ -191,7 +161,7 @@ describe("a pool of rings", () => {
     expect(ring).toMatchObject({ held: 0, memory: 0, capacity: 100 });
   });
 
-  test("never lends one ring twice", () => {
+  test("a pool never lends one ring twice", () => {
     const pool = new RingPool(100);
     const lent = Array.from({ length: 200 }, () => pool.borrow());
     expect(new Set(lent).size).toBe(200);

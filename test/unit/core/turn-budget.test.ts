@@ -24,7 +24,7 @@ const writes = (all: { socket: FakeSocket }[]): number =>
   all.reduce((sum, { socket }) => sum + socket.calls.length, 0);
 
 describe("the budget of a turn", () => {
-  test("bounds the writes of all connections together, whatever they were sent", async () => {
+  test("the turn's budget bounds the writes of all connections together", async () => {
     const all = connections(300, 1);
     for (const { connection } of all) connection.onData(Buffer.alloc(1000));
     expect(writes(all)).toBeLessThanOrEqual(2 * 1024);
@@ -37,7 +37,7 @@ describe("the budget of a turn", () => {
     expect(all.every(({ socket }) => socket.bytes.length === 1000)).toBe(true);
   });
 
-  test("is dealt out round robin: nobody is more than a visit ahead", async () => {
+  test("the turn's budget is dealt out round robin: no connection is more than a visit ahead", async () => {
     const all = connections(100, 1);
     for (const { connection } of all) connection.onData(Buffer.alloc(1000));
     for (let turn = 0; turn < 10; turn++) {
@@ -47,7 +47,7 @@ describe("the budget of a turn", () => {
     }
   });
 
-  test("leaves room for a small message beside a long queue: it goes out in its own event", async () => {
+  test("the turn's budget leaves room for a small message beside a long queue", async () => {
     const all = connections(300, 1);
     const one = all.pop()!;
     for (const { connection } of all) connection.onData(Buffer.alloc(10_000));
@@ -58,7 +58,7 @@ describe("the budget of a turn", () => {
     }
   });
 
-  test("counts bytes, too: chunks that go out whole wait when the turn is over, in order", async () => {
+  test("the turn's budget counts bytes too: whole chunks wait for the next turn, in order", async () => {
     const all = connections(200, Infinity);
     for (const { connection } of all) connection.onData(Buffer.alloc(524_288));
     const first = writes(all);
@@ -68,7 +68,7 @@ describe("the budget of a turn", () => {
     expect(all.every(({ connection }) => connection.held === 0)).toBe(true);
   });
 
-  test("costs a server of small messages nothing: no turn is ever used up", async () => {
+  test("small messages never use up a turn's budget", async () => {
     const all = connections(50, Infinity);
     for (let turn = 0; turn < 100; turn++) {
       for (const { connection } of all) connection.onData(Buffer.from("x"));
@@ -77,7 +77,7 @@ describe("the budget of a turn", () => {
     }
   });
 
-  test("a connection that waits for its turn does not write before it, whatever comes", async () => {
+  test("a connection that waits for its turn does not write before it, whatever arrives", async () => {
     const [first] = connections(1, 1);
     const { socket, connection } = first!;
     connection.onData(Buffer.alloc(100));
@@ -89,7 +89,7 @@ describe("the budget of a turn", () => {
     expect(socket.bytes.length).toBe(200);
   });
 
-  test("a connection that ends while it waits is passed over", async () => {
+  test("a connection that ends while it waits for its turn is skipped", async () => {
     const [first, second] = connections(2, 1);
     for (const { connection } of [first!, second!]) connection.onData(Buffer.alloc(100));
     first!.connection.abort();
@@ -106,7 +106,7 @@ describe("the tutorial's replies", () => {
   /** 1024 units of 16 replies, and a visit more. */
   const REPLIES_PER_TURN = (1024 + 17) * 16;
 
-  test("are bounded in a turn over all connections, and all of them go out", async () => {
+  test("the tutorial's replies are bounded per turn over all connections, and all are sent", async () => {
     const all = connections(100, 1, "tutorial");
     for (const { connection } of all) connection.onData(Buffer.alloc(1000));
     expect(total(all)).toBeLessThanOrEqual(2 * REPLIES_PER_TURN);
@@ -117,7 +117,7 @@ describe("the tutorial's replies", () => {
     expect(all.every(({ socket }) => socket.bytes.length === 6 * 1000)).toBe(true);
   });
 
-  test("are dealt out round robin: one connection with a large chunk takes no turn for itself", async () => {
+  test("the tutorial's replies are dealt out round robin, even beside a connection with a large chunk", async () => {
     const all = connections(10, 1, "tutorial");
     for (const { connection } of all) connection.onData(Buffer.alloc(20_000));
     for (let turn = 0; turn < 5; turn++) {

@@ -5,7 +5,7 @@ import { echoing } from "../../support/echoing.ts";
 import { FakeSocket } from "../../support/fake-socket.ts";
 
 describe("quiet time", () => {
-  test("grows while no byte moves, in either direction, and begins again when one does", () => {
+  test("quiet time grows while no byte moves and restarts when one moves in either direction", () => {
     const socket = new FakeSocket(1);
     const { connection } = echoing(socket);
     const activity = new Activity(connection, 10);
@@ -22,7 +22,7 @@ describe("quiet time", () => {
     expect(quiet()).toBe(0);
   });
 
-  test("begins again when a byte is dropped: a peer that sends after our FIN is not quiet", () => {
+  test("quiet time restarts when a byte is dropped, because a peer that sends after our FIN is not quiet", () => {
     const { connection } = echoing(new FakeSocket());
     const activity = new Activity(connection, 10);
     connection.finish();
@@ -54,24 +54,24 @@ describe("an idle peer", () => {
     return { socket, ms: Infinity };
   }
 
-  test("is one that takes nothing: it is closed, without a FIN of ours that its next bytes would miss", () => {
+  test("an idle peer that takes nothing is closed without a FIN, which its next bytes would miss", () => {
     const { socket, ms } = idle(0);
     expect(socket.gone).toBe("end");
     expect(socket.calls).not.toContain("shutdown");
     expect(ms).toBeGreaterThan(2300);
   });
 
-  test("is not one that still takes what the kernel has for it", () => {
+  test("a peer that still acknowledges what the kernel holds for it is not idle", () => {
     expect(idle(1).ms).toBe(Infinity);
   });
 
-  test("gets a FIN when it has taken everything", () => {
+  test("an idle peer that has acknowledged everything gets a FIN", () => {
     expect(idle(100).socket.calls).toContain("shutdown");
   });
 });
 
 describe("after our FIN", () => {
-  test("a peer that never ends is closed two seconds later, though it goes on sending: with a reset then", () => {
+  test("a peer that keeps sending after our FIN is reset two seconds later", () => {
     for (const [sends, how] of [
       [false, "end"],
       [true, "terminate"],
@@ -92,14 +92,14 @@ describe("after our FIN", () => {
 });
 
 describe("the time that a stop has given its peers", () => {
-  test("is all of it while the process works, or waits for events as often as it should", () => {
+  test("a stop counts all the time in which the process works or wakes as often as it should", () => {
     expect(servedMs(50, 0)).toBe(50);
     expect(servedMs(5000, 4900)).toBe(5000);
     // Four processes share the core.
     expect(servedMs(5000, 1250)).toBe(5000);
   });
 
-  test("is two periods at most while the process was suspended", () => {
+  test("a stop counts at most two periods of the time in which the process was suspended", () => {
     expect(servedMs(60_000, 0)).toBe(100);
     expect(servedMs(60_000, 10)).toBe(140);
   });

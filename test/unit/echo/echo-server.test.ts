@@ -8,9 +8,9 @@ setDefaultTimeout(30_000);
 
 const sha = (bytes: Uint8Array): string => new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
 
-describe("everything comes back, then FIN, when the peer half-closes", () => {
+describe.concurrent("everything comes back, then FIN, when the peer half-closes", () => {
   for (const size of [0, 1, 1000, 100_000, 8 << 20]) {
-    test(`${size} bytes`, async () => {
+    test(`${size} bytes come back, then the FIN, when the peer half-closes`, async () => {
       const { port } = await start();
       const bytes = pattern(size);
       const got = await exchange(port, bytes);
@@ -18,7 +18,7 @@ describe("everything comes back, then FIN, when the peer half-closes", () => {
     });
   }
 
-  test("64 MiB have the same hash, and our code copies none of them", async () => {
+  test("64 MiB come back with the same hash, and our code copies none of them", async () => {
     const server = await start();
     const bytes = pattern(64 << 20);
     const got = await exchange(server.port, bytes);
@@ -33,7 +33,7 @@ describe("everything comes back, then FIN, when the peer half-closes", () => {
     });
   });
 
-  test("8 MiB to a peer that reads only after it was stuck for two seconds", async () => {
+  test("a peer that reads nothing for two seconds still gets all of its 8 MiB", async () => {
     const server = await start();
     const bytes = pattern(8 << 20);
     const client = await peer(server.port);
@@ -53,7 +53,7 @@ describe("everything comes back, then FIN, when the peer half-closes", () => {
     client.socket.destroy();
   });
 
-  test("also bytes that are held without a pause when the FIN comes", async () => {
+  test("bytes that are held when the FIN arrives are delivered before ours", async () => {
     const { server, client, bytes } = await heldWhole();
     client.socket.end();
     // The FIN is in the kernel; one turn of the event loop and the server has seen it.
@@ -65,7 +65,7 @@ describe("everything comes back, then FIN, when the peer half-closes", () => {
     client.socket.destroy();
   });
 
-  test("to each of 50 peers at once its own", async () => {
+  test("each of 50 concurrent peers gets its own bytes", async () => {
     const { port } = await start();
     const all = await Promise.all(
       Array.from({ length: 50 }, async (_, i) => {
@@ -76,7 +76,7 @@ describe("everything comes back, then FIN, when the peer half-closes", () => {
     expect(all.every(Boolean)).toBe(true);
   });
 
-  test("in recv-sized slices", async () => {
+  test("a recv size of 1000 changes no byte", async () => {
     const { port } = await start({ recvSize: 1000 });
     const bytes = pattern(1 << 20);
     expect((await exchange(port, bytes)).equals(bytes)).toBe(true);
@@ -84,7 +84,7 @@ describe("everything comes back, then FIN, when the peer half-closes", () => {
 });
 
 describe("a peer that does not read", () => {
-  test("is held back: we hold at most the ring and one chunk, however long it tries", async () => {
+  test("a peer that does not read is paused: we hold at most the ring and one chunk for it", async () => {
     const server = await start();
     const client = await stalled(server.port);
     const { held, bytesIn } = server.figures;
@@ -96,7 +96,7 @@ describe("a peer that does not read", () => {
     client.socket.destroy();
   });
 
-  test("gets every byte once it reads", async () => {
+  test("a peer that did not read gets every byte once it does", async () => {
     const server = await start();
     const client = await stalled(server.port);
     client.socket.end();
@@ -112,7 +112,7 @@ describe("a peer that does not read", () => {
     expect(server.figures.bytesCopied).toBe(0);
   });
 
-  test("and then resets: the connection goes, with its descriptor and the held bytes", async () => {
+  test("when a peer that did not read resets, its descriptor and held bytes are released", async () => {
     const server = await start();
     const before = readdirSync("/dev/fd").length;
     const clients = await Promise.all(Array.from({ length: 20 }, () => stalled(server.port)));
@@ -123,7 +123,7 @@ describe("a peer that does not read", () => {
     await until(() => readdirSync("/dev/fd").length <= before, "every descriptor is back");
   });
 
-  test("does not hold up another one", async () => {
+  test("a peer that does not read does not delay another peer", async () => {
     const server = await start();
     const stuck = await stalled(server.port);
     const bytes = pattern(1 << 20);
@@ -134,7 +134,7 @@ describe("a peer that does not read", () => {
 
 describe("slices of one byte", () => {
   for (const reply of ["raw", "tutorial"] as const) {
-    test(`${reply}: a peer with a large chunk does not keep the others waiting`, async () => {
+    test(`with --reply ${reply} and slices of one byte, a large chunk does not delay other peers`, async () => {
       const server = await start({ reply, recvSize: 1 });
       const small = await peer(server.port);
       await until(() => reply === "raw" || small.count > 0, "the banner");
@@ -158,7 +158,7 @@ describe("slices of one byte", () => {
 });
 
 describe("resets mid-stream", () => {
-  test("300 of them leave no connection and no descriptor open", async () => {
+  test("300 resets in mid-stream leave no connection and no descriptor behind", async () => {
     const server = await start();
     const before = readdirSync("/dev/fd").length;
     const block = pattern(200_000);
@@ -178,7 +178,7 @@ describe("resets mid-stream", () => {
     await until(() => readdirSync("/dev/fd").length <= before, "every descriptor is back");
   });
 
-  test("no byte of one connection reaches the next one on the same descriptor", async () => {
+  test("no byte of a connection reaches the next connection on the same descriptor", async () => {
     // Every peer sends its own byte only; half of them reset while replies are under way, so that descriptor
     // numbers are reused at once. A write that follows a close would show as a foreign byte.
     const { port } = await start();
@@ -206,7 +206,7 @@ describe("resets mid-stream", () => {
 });
 
 describe("the tutorial's replies", () => {
-  test("banner, then OK... and the bytes", async () => {
+  test("the tutorial's reply is a banner, then OK... and the bytes", async () => {
     const server = await start({ reply: "tutorial" });
     const got = await exchange(server.port, Buffer.from("hello\n"));
     expect(got.toString()).toBe("Welcome to the server. Type something and hit enter\nOK...hello\n");
@@ -214,7 +214,7 @@ describe("the tutorial's replies", () => {
     expect(server.figures.bytesCopied).toBe(6);
   });
 
-  test("a long stream comes back in replies of at most 1024 bytes, in order", async () => {
+  test("the tutorial's replies to a long stream have at most 1024 bytes each, in order", async () => {
     const server = await start({ reply: "tutorial" });
     const bytes = Buffer.alloc(1 << 20, "0123456789abcdef");
     const got = await exchange(server.port, bytes);
@@ -225,14 +225,14 @@ describe("the tutorial's replies", () => {
     expect(server.figures.bytesCopied).toBe(1 << 20);
   });
 
-  test("a peer that does not read them is held back as well", async () => {
+  test("a peer that does not read the tutorial's replies is paused as well", async () => {
     const server = await start({ reply: "tutorial", recvSize: 10 });
     const client = await stalled(server.port);
     expect(server.figures.held).toBeLessThanOrEqual(RING + CHUNK + 66_000);
     client.socket.destroy();
   });
 
-  test("a reply as large as a chunk counts as one: at most the ring and one chunk are held", async () => {
+  test("a reply as large as a chunk counts as one chunk beyond the ring", async () => {
     const server = await start({ reply: "tutorial", recvSize: 1 << 30 });
     const client = await stalled(server.port);
     expect(server.figures.held).toBeGreaterThan(0);

@@ -1,4 +1,4 @@
-/** The ways to write a host, and their addresses. */
+/** What may be given as a host, and which address it means. */
 import { describe, expect, test } from "bun:test";
 import { endpointsOf, hostMistake } from "../../../src/echo/endpoint.ts";
 
@@ -18,12 +18,12 @@ describe("a host is", () => {
     ["0:0::0:1", "::1"],
     ["::ffff:127.0.0.1", "::ffff:127.0.0.1"],
   ] as const) {
-    test(`${host}: ${ip}`, async () => expect(await ips(host)).toEqual([ip]));
+    test(`the host ${host} resolves to ${ip}`, async () => expect(await ips(host)).toEqual([ip]));
   }
 
   test('"": every interface', async () => expect(await ips("")).toEqual(["::", "0.0.0.0"]));
 
-  test("a name with a dot at its end: the same as without", async () => {
+  test("a host name with a trailing dot resolves like the name without it", async () => {
     const all = await ips("localhost");
     expect(all).toContain("127.0.0.1");
     expect(await ips("localhost.")).toEqual(all);

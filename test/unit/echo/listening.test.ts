@@ -49,7 +49,7 @@ function listening(endpoints: Endpoint[], port = 0): Listening {
 }
 
 describe.skipIf(!hasRaw)("urgent bytes stay in their place in the stream", () => {
-  test("one, several, the first and the last", async () => {
+  test("urgent bytes stay in place, whether one, several, the first or the last", async () => {
     const { port } = await start();
     for (const pieces of [
       ["ABC", "!", "DEF"],
@@ -69,7 +69,7 @@ describe.skipIf(!hasRaw)("urgent bytes stay in their place in the stream", () =>
     }
   });
 
-  test("among megabytes of a peer that does not read meanwhile", async () => {
+  test("an urgent byte stays in place among megabytes for a peer that does not read", async () => {
     const { port } = await start();
     const bytes = pattern(24 << 20);
     const one = await connected(port);
@@ -88,7 +88,7 @@ describe.skipIf(!hasRaw)("urgent bytes stay in their place in the stream", () =>
     one.close();
   });
 
-  test("under --reply tutorial", async () => {
+  test("urgent bytes stay in place under --reply tutorial", async () => {
     const { port } = await start({ reply: "tutorial" });
     const one = await connected(port);
     one.send(Buffer.from("AB!"), 0, MSG_OOB);
@@ -101,7 +101,7 @@ describe.skipIf(!hasRaw)("urgent bytes stay in their place in the stream", () =>
     one.close();
   });
 
-  test("the library leaves them out of the stream, as Python does", async () => {
+  test("the library leaves urgent bytes out of the stream, as Python does", async () => {
     const listener = socket.create_server(["127.0.0.1", 0]);
     closing.push(() => listener.close());
     const one = rawPeer(listener.getsockname()[1]);
@@ -113,7 +113,7 @@ describe.skipIf(!hasRaw)("urgent bytes stay in their place in the stream", () =>
 });
 
 describe("several addresses", () => {
-  test.skipIf(!hasSix)("are served on one port, which the kernel picks", async () => {
+  test.skipIf(!hasSix)("several addresses are served on one port, which the kernel picks", async () => {
     const one = listening([FOUR, SIX]);
     expect(one.address).toBe(`127.0.0.1:${one.port} and [::1]:${one.port}`);
     for (const host of one.hosts) {
@@ -129,7 +129,7 @@ describe("several addresses", () => {
   });
 
   test.skipIf(!hasSix)(
-    "addresses of which one is taken: an error names it, and the others are free again",
+    "if one of several addresses is taken, the error names it and the other is released",
     () => {
       const fd = openDescriptor(socket.AF_INET6, SOCK_STREAM, 0);
       closing.push(() => closeDescriptor(fd));
@@ -144,7 +144,7 @@ describe("several addresses", () => {
     },
   );
 
-  test("addresses of which this machine has only some: it listens on those", () => {
+  test("if this machine has only some of several addresses, those are served", () => {
     const one = listening([ELSEWHERE, FOUR]);
     expect(one.address).toBe(`127.0.0.1:${one.port}`);
     expect(() => listening([ELSEWHERE, { ...ELSEWHERE, ip: "198.51.100.2", host: "198.51.100.2" }])).toThrow(
@@ -153,7 +153,7 @@ describe("several addresses", () => {
   });
 });
 
-test("a port that connections in TIME_WAIT still have is taken again at once", async () => {
+test("a port still held by connections in TIME_WAIT can be bound again immediately", async () => {
   const server = await start();
   const client = connect(server.port, "127.0.0.1");
   client.write("x");
@@ -170,10 +170,11 @@ test("a port that connections in TIME_WAIT still have is taken again at once", a
 
 describe("keepalive", () => {
   for (const seconds of [-1, 1.5, 32_768, NaN]) {
-    test(`${seconds} is refused`, () => expect(start({ keepalive: seconds })).rejects.toThrow("keepalive: "));
+    test(`a keepalive of ${seconds} seconds is refused`, () =>
+      expect(start({ keepalive: seconds })).rejects.toThrow("keepalive: "));
   }
 
-  test.skipIf(Bun.which("ss") === null)("is on by default, and off with 0", async () => {
+  test.skipIf(Bun.which("ss") === null)("keepalive is on by default and off with 0", async () => {
     for (const [options, timer] of [
       [{}, /timer:\(keepalive,(59|60|1min)/],
       [{ keepalive: 300 }, /timer:\(keepalive,(5min|4min59)/],

@@ -6,7 +6,7 @@ const bytes = (length: number, first = 0): Buffer =>
   Buffer.from(Array.from({ length }, (_, i) => (first + i) % 251));
 
 describe("recv-sized slicing", () => {
-  test("raw: no write offers more, and the bytes are the same", () => {
+  test("with --reply raw, no write is larger than the recv size, and the bytes are unchanged", () => {
     const socket = new FakeSocket(25);
     const { connection } = echoing(socket, "raw", 10);
     connection.onData(bytes(32));
@@ -18,7 +18,7 @@ describe("recv-sized slicing", () => {
     expect(connection).toMatchObject({ copied: 0, held: 0 });
   });
 
-  test("tutorial: the banner, then OK... before each slice of at most the size, one copy of each byte", () => {
+  test("with --reply tutorial, OK... precedes each slice, and each byte is copied once", () => {
     const socket = new FakeSocket();
     const { connection, reply } = echoing(socket, "tutorial", 4);
     reply.onOpen(connection);
@@ -30,7 +30,7 @@ describe("recv-sized slicing", () => {
     expect(connection.copied).toBe(11);
   });
 
-  test("tutorial: 1024 bytes are one recv, 1025 are two", () => {
+  test("with --reply tutorial, 1024 bytes make one reply and 1025 make two", () => {
     const socket = new FakeSocket();
     const { connection } = echoing(socket, "tutorial");
     connection.onData(bytes(1024));
@@ -39,7 +39,7 @@ describe("recv-sized slicing", () => {
     expect(connection.sent).toBe(1029 + 1025 + 10);
   });
 
-  test("raw: a tiny size has its bound of writes an event, and goes on in the next turn", async () => {
+  test("with --reply raw, a tiny recv size has bounded writes per event and continues in the next turn", async () => {
     const socket = new FakeSocket();
     const { connection } = echoing(socket, "raw", 1);
     connection.onData(bytes(1000));
@@ -48,7 +48,7 @@ describe("recv-sized slicing", () => {
     expect(socket.bytes).toEqual(bytes(1000));
   });
 
-  test("tutorial: a small recv size does not multiply the held bytes", () => {
+  test("with --reply tutorial, a small recv size does not multiply the bytes held", () => {
     const socket = new FakeSocket(0);
     const { connection } = echoing(socket, "tutorial", 1);
     connection.onData(bytes(524_288));

@@ -108,7 +108,7 @@ describe("the texts and bytes of addresses are Python's", () => {
     expect(named(ours)).toEqual(named(theirs));
   });
 
-  test("there and back they are the same, for random ones", () => {
+  test("random addresses survive the way to text and back", () => {
     const random = new Random(6);
     for (let i = 0; i < 1000; i++) {
       const [four, six] = [random.bytes(4), random.bytes(16)];
@@ -117,7 +117,7 @@ describe("the texts and bytes of addresses are Python's", () => {
     }
   });
 
-  test("another number of bytes, and another family, are errors that say so", async () => {
+  test("a wrong number of bytes or a wrong family is an error that says so", async () => {
     expect(await failure(() => socket.inet_ntoa(Buffer.alloc(5)))).toMatchObject({ code: "EINVAL" });
     expect(await failure(() => socket.inet_ntop(AF_INET6, Buffer.alloc(4)))).toMatchObject({
       code: "EINVAL",
@@ -130,7 +130,7 @@ describe("the texts and bytes of addresses are Python's", () => {
 });
 
 describe("byte order", () => {
-  test("network order is big-endian, whatever this machine's is", () => {
+  test("network byte order is big-endian on every machine", () => {
     const short = new Uint8Array(new Uint16Array([socket.htons(0x1234)]).buffer);
     const long = new Uint8Array(new Uint32Array([socket.htonl(0x12345678)]).buffer);
     expect([hex(short), hex(long)]).toEqual(["1234", "12345678"]);
@@ -139,7 +139,7 @@ describe("byte order", () => {
       expect(socket.ntohl(socket.htonl(x))).toBe(x);
   });
 
-  test("what does not fit is an error", () => {
+  test("a number that does not fit its byte order call is an error", () => {
     for (const x of [-1, 65_536, 1.5, NaN]) expect(() => socket.htons(x)).toThrow(RangeError);
     for (const x of [-1, 2 ** 32, 1.5, NaN]) expect(() => socket.ntohl(x)).toThrow(RangeError);
   });
@@ -148,7 +148,7 @@ describe("byte order", () => {
 describe("the form of an address", () => {
   const ports = [-1, 65_536, 1.5, NaN, 1e9];
 
-  test("a port outside 0..65535 is an error before any system call", async () => {
+  test("a port outside 0..65535 is an error before any system call is made", async () => {
     const two = socket.socket(AF_INET, SOCK_DGRAM);
     for (const port of ports) {
       const fresh = socket.socket();
@@ -168,7 +168,7 @@ describe("the form of an address", () => {
     two.close();
   });
 
-  test("of another family is a TypeError that shows the right one", async () => {
+  test("an address of another family is a TypeError that shows the right form", async () => {
     const wrong: [socket.AddressFamily, unknown][] = [
       [AF_INET, "127.0.0.1"],
       [AF_INET, ["127.0.0.1"]],
@@ -187,7 +187,7 @@ describe("the form of an address", () => {
     }
   });
 
-  test("is [host, port], [host, port, flowinfo, scopeid] or a Unix address, as the kernel reports it", () => {
+  test("an address is [host, port], [host, port, flowinfo, scopeid] or a Unix address", () => {
     using four = socket.socket();
     four.bind(["127.0.0.1", 0]);
     expect(four.getsockname()).toEqual(["127.0.0.1", expect.any(Number)]);
@@ -217,14 +217,14 @@ describe("the form of an address", () => {
     expect(error.message).toContain("bind example.com: bind() does not look up names");
   });
 
-  test("a path that is too long is ENAMETOOLONG, not a shorter one", async () => {
+  test("a path that is too long is ENAMETOOLONG and is not cut", async () => {
     using one = socket.socket(AF_UNIX);
     expect(await failure(() => one.bind(`/tmp/${"x".repeat(200)}`))).toMatchObject({ code: "ENAMETOOLONG" });
   });
 });
 
 describe("getaddrinfo", () => {
-  test("gives literal addresses at once, as a stream and as datagrams, in their standard form", async () => {
+  test("getaddrinfo returns literal addresses immediately, for streams and datagrams, in standard form", async () => {
     expect(await socket.getaddrinfo("127.1", "80")).toEqual([
       [AF_INET, SOCK_STREAM, socket.IPPROTO_TCP, "", ["127.0.0.1", 80]],
       [AF_INET, SOCK_DGRAM, socket.IPPROTO_UDP, "", ["127.0.0.1", 80]],
@@ -237,7 +237,7 @@ describe("getaddrinfo", () => {
     ]);
   });
 
-  test("of no host is this machine", async () => {
+  test("getaddrinfo without a host returns this machine", async () => {
     const found = await socket.getaddrinfo(null, 80, 0, SOCK_STREAM);
     expect(found.map(([, , , , [host]]) => host).sort()).toEqual(["127.0.0.1", "::1"]);
   });
@@ -258,7 +258,7 @@ for ask in [json.load(sys.stdin)]:
     expect(ours as unknown).toEqual(askPython(program, asked));
   });
 
-  test("an unknown host, family, type or service is a gaierror with Python's number", async () => {
+  test("getaddrinfo with an unknown host, family, type or service is a gaierror with Python's number", async () => {
     const cases: [() => Promise<unknown>, string, number][] = [
       [() => socket.getaddrinfo("no.such.host.invalid", 80), "EAI_NONAME", socket.EAI_NONAME],
       [() => socket.getaddrinfo("::1", 80, AF_INET), "EAI_ADDRFAMILY", socket.EAI_ADDRFAMILY],
@@ -277,7 +277,7 @@ for ask in [json.load(sys.stdin)]:
     });
   });
 
-  test("is ended by its signal", async () => {
+  test("getaddrinfo is ended by its signal", async () => {
     const controller = new AbortController();
     const asked = socket.getaddrinfo("no.such.host.invalid", 80, 0, 0, 0, 0, { signal: controller.signal });
     controller.abort();

@@ -1,10 +1,10 @@
-/** The words of errors. */
+/** The texts of errors. */
 import { expect, test } from "bun:test";
 import { constants } from "node:os";
 import { osError } from "../../../src/os/errors.ts";
 import { askPython, python } from "../../support/sockets.ts";
 
-test.skipIf(python === null)("an error has the words of the C library, as in Python", () => {
+test.skipIf(python === null)("an error's text is the C library's, as in Python", () => {
   const program = `
 import json, os, sys
 json.dump([os.strerror(n) for n in json.load(sys.stdin)], sys.stdout)
@@ -19,6 +19,6 @@ json.dump([os.strerror(n) for n in json.load(sys.stdin)], sys.stdout)
   );
 });
 
-test("a code without a number has its own name for words", () => {
+test("an error code without a number is its own text", () => {
   expect(osError({ code: "EUNKNOWN", syscall: "recv" })).toMatchObject({ errno: 0, strerror: "EUNKNOWN" });
 });

@@ -23,12 +23,12 @@ function bound(address: string | Uint8Array): string | Uint8Array {
 }
 
 describe("a path", () => {
-  test("may be text or bytes, and comes back as text", () => {
+  test("a Unix path may be text or bytes and comes back as text", () => {
     for (const path of [join(folder, "ä"), join(folder, "\u{1f600}")]) expect(bound(path)).toBe(path);
     expect(bound(new TextEncoder().encode(join(folder, "a")))).toBe(join(folder, "a"));
   });
 
-  test.skipIf(!linux)("that has no UTF-8 comes back as bytes, by which it can be connected to", async () => {
+  test.skipIf(!linux)("a Unix path that is not UTF-8 comes back as bytes that connect accepts", async () => {
     const path = Buffer.from(`${folder}/\xff`, "latin1");
     const listener = kept(socket.create_server(path, { family: AF_UNIX }));
     const name = listener.getsockname();
@@ -39,7 +39,7 @@ describe("a path", () => {
     rmSync(path as unknown as string);
   });
 
-  test("with a lone surrogate or a zero byte is refused, and nothing is bound", async () => {
+  test("a Unix path with a lone surrogate or a zero byte is refused before anything is bound", async () => {
     const one = kept(socket.socket(AF_UNIX));
     for (const path of [`${folder}/\udcff`, "\ud800", "\0\ud800", `${folder}/a\0b`, Buffer.from("a\0b")]) {
       expect(() => one.bind(path)).toThrow(RangeError);
@@ -48,7 +48,7 @@ describe("a path", () => {
     expect(one.getsockname()).toBe("");
   });
 
-  test("of another form is a TypeError", () => {
+  test("a Unix address of another form is a TypeError", () => {
     const one = kept(socket.socket(AF_UNIX));
     for (const path of [5, ["a", 1], null, new ArrayBuffer(4), new Uint16Array(2)])
       expect(() => one.bind(path as never)).toThrow(TypeError);
@@ -56,7 +56,7 @@ describe("a path", () => {
 });
 
 describe.skipIf(!linux)("an abstract name", () => {
-  test("comes back as bytes with all their zeros, from every call", async () => {
+  test("an abstract name comes back from every call as bytes with all their zeros", async () => {
     for (const name of [`\0ring-${process.pid}`, Buffer.from([0, 255, 0, 0])]) {
       const listener = kept(socket.create_server(name, { family: AF_UNIX }));
       const client = kept(socket.socket(AF_UNIX));
@@ -69,7 +69,7 @@ describe.skipIf(!linux)("an abstract name", () => {
     }
   });
 
-  test("has at most 108 bytes, a path 107", () => {
+  test("an abstract name has at most 108 bytes, a path 107", () => {
     const most = `\0${"x".repeat(107)}`;
     expect(bound(most)).toEqual(Buffer.from(most));
     for (const long of [`${most}x`, Buffer.from(`${most}x`), "x".repeat(108), "ä".repeat(54)])
@@ -85,7 +85,7 @@ describe.skipIf(!linux)("an abstract name", () => {
     }
   });
 
-  test("is held by the call: its buffer may change while it waits", async () => {
+  test("an abstract name's buffer may change while the call waits", async () => {
     const name = Buffer.from(`\0held-${process.pid}`);
     kept(socket.create_server(name, { family: AF_UNIX }));
     const given = Buffer.from(name);
@@ -94,7 +94,7 @@ describe.skipIf(!linux)("an abstract name", () => {
     await connecting;
   });
 
-  test("is written with @ in an error", async () => {
+  test("an abstract name is written with @ in an error", async () => {
     const error = await failure(() => kept(socket.socket(AF_UNIX)).connect(Buffer.from("\0no-such")));
     expect(error.message).toBe("connect @no-such: Connection refused (ECONNREFUSED)");
   });

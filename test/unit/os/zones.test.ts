@@ -1,4 +1,4 @@
-/** IPv6 addresses with a zone (fe80::1%eth0): which are understood, and where. */
+/** IPv6 addresses with a zone (fe80::1%eth0): which are accepted, and where. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { networkInterfaces } from "node:os";
 import { literalHost } from "../../../src/os/literal-host.ts";
@@ -25,7 +25,7 @@ const own = Object.entries(networkInterfaces())
 const [ip, name, scope] = [own?.address ?? "", own?.name ?? "", own?.scopeid ?? 0];
 
 describe("getaddrinfo", () => {
-  test.skipIf(python === null)("understands and refuses the zones that Python does", async () => {
+  test.skipIf(python === null)("getaddrinfo accepts and refuses the same zones as Python", async () => {
     const program = `
 import json, socket, sys
 def ask(host):
@@ -53,7 +53,7 @@ json.dump([[host, ask(host)] for host in json.load(sys.stdin)], sys.stdout)
   });
 });
 
-test("inet_pton refuses a zone, as Python's", () => {
+test("inet_pton refuses a zone, as Python's does", () => {
   expect(() => socket.inet_pton(AF_INET6, "fe80::1%lo")).toThrow(socket.OSError);
 });
 
@@ -75,7 +75,7 @@ onLinux("bind, connect and sendto hand the zone to the kernel", async () => {
 
 describe.skipIf(own === undefined)("a link-local address of this machine", () => {
   for (const zone of [name, String(scope)]) {
-    test(`%${zone} listens, connects and is bound to`, async () => {
+    test(`a link-local address with %${zone} can listen, connect and be bound`, async () => {
       const host = `${ip}%${zone}`;
       const listener = kept(socket.create_server([host, 0], { family: AF_INET6 }));
       const [, port] = listener.getsockname();
@@ -92,7 +92,7 @@ describe.skipIf(own === undefined)("a link-local address of this machine", () =>
       await kept(socket.socket(AF_INET6)).connect([`${ip}%2147483647`, port, 0, scope]);
     });
 
-    test(`%${zone} sends a datagram, whose sender can be answered`, async () => {
+    test(`a link-local address with %${zone} sends a datagram whose sender can be answered`, async () => {
       const [one, two] = [0, 1].map(() => kept(socket.socket(AF_INET6, SOCK_DGRAM))) as [
         socket.Socket<typeof AF_INET6>,
         socket.Socket<typeof AF_INET6>,

@@ -1,6 +1,6 @@
 /**
- * What a call is given: flags, timeouts, addresses, packed options. What it cannot do is said before it
- * begins.
+ * Arguments of calls: flags, timeouts, addresses, packed options. What cannot be done is refused
+ * before it begins.
  */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -23,7 +23,7 @@ afterEach(closeAll);
 
 describe("the kernel's form of an address", () => {
   test.skipIf(!linux)(
-    "of IPv6 has port and flowinfo in network order, and the scope id in the host's",
+    "an IPv6 sockaddr has port and flowinfo in network order and the scope id in host order",
     () => {
       const bytes = encodeAddress(AF_INET6, ["::1", 0x0102, 0x00050607, 7]);
       const hex = "0a00" + "0102" + "00050607" + "0".repeat(31) + "1" + "07000000";
@@ -35,20 +35,23 @@ describe("the kernel's form of an address", () => {
     },
   );
 
-  test.skipIf(!linux)("of no Unix name is the family alone, for which the kernel finds a name", () => {
-    expect([...encodeAddress(AF_UNIX, "")]).toEqual([1, 0]);
-    expect([...encodeAddress(AF_UNIX, "a")]).toEqual([1, 0, 97, 0]);
-    expect([...encodeAddress(AF_UNIX, "\0a")]).toEqual([1, 0, 0, 97]);
-    const [one, two] = [kept(socket.socket(AF_UNIX)), kept(socket.socket(AF_UNIX))];
-    one.bind("");
-    two.bind("");
-    // An abstract name of five hexadecimal digits (unix(7), autobind).
-    const names = [one, two].map((each) => Buffer.from(each.getsockname() as Uint8Array).toString());
-    for (const name of names) expect(name).toMatch(/^\0[\da-f]{5}$/);
-    expect(names[0]).not.toBe(names[1]!);
-  });
+  test.skipIf(!linux)(
+    "a sockaddr without a Unix name is the family alone, and the kernel picks a name",
+    () => {
+      expect([...encodeAddress(AF_UNIX, "")]).toEqual([1, 0]);
+      expect([...encodeAddress(AF_UNIX, "a")]).toEqual([1, 0, 97, 0]);
+      expect([...encodeAddress(AF_UNIX, "\0a")]).toEqual([1, 0, 0, 97]);
+      const [one, two] = [kept(socket.socket(AF_UNIX)), kept(socket.socket(AF_UNIX))];
+      one.bind("");
+      two.bind("");
+      // An abstract name of five hexadecimal digits (unix(7), autobind).
+      const names = [one, two].map((each) => Buffer.from(each.getsockname() as Uint8Array).toString());
+      for (const name of names) expect(name).toMatch(/^\0[\da-f]{5}$/);
+      expect(names[0]).not.toBe(names[1]!);
+    },
+  );
 
-  test("of IPv4 has four parts at most, even if the fifth is 0", async () => {
+  test("an IPv4 address with a fifth part is refused, even if that part is 0", async () => {
     for (const text of ["1.2.3.4.5", "1.2.3.4.0", "1.2.3.4.5.0"]) {
       expect(await failure(() => socket.inet_aton(text))).toBeInstanceOf(socket.OSError);
     }
@@ -56,7 +59,7 @@ describe("the kernel's form of an address", () => {
 });
 
 describe("an argument", () => {
-  test("of flags is refused by every call, before anything is sent or received", async () => {
+  test("every call refuses unsupported flags before it sends or receives anything", async () => {
     const { client, conn } = await connection();
     const datagrams = kept(socket.socket(AF_INET, SOCK_DGRAM));
     datagrams.bind(["127.0.0.1", 0]);
@@ -81,7 +84,7 @@ describe("an argument", () => {
     expect(await failure(() => datagrams.recv(1))).toBeInstanceOf(socket.BlockingIOError);
   });
 
-  test("that is undefined is refused where a number is wanted, and changes nothing", async () => {
+  test("undefined is refused where a number is required and changes nothing", async () => {
     const none = undefined as unknown as number;
     const one = kept(socket.socket());
     one.settimeout(3);
@@ -124,7 +127,7 @@ describe("an argument", () => {
     expect(error.address).toBe("<broadcast>");
   });
 
-  test("of bind that is a literal of the other family is a gaierror", async () => {
+  test("binding to a literal of the other family is a gaierror", async () => {
     const error = await failure(() => kept(socket.socket()).bind(["::1", 0]));
     expect(error).toBeInstanceOf(socket.gaierror);
     expect(error).toMatchObject({ code: "EAI_NONAME", syscall: "bind", address: "::1" });
@@ -132,7 +135,7 @@ describe("an argument", () => {
     expect(await failure(() => six.bind(["127.0.0.1", 0]))).toBeInstanceOf(socket.gaierror);
   });
 
-  test("of an option that has no bytes is the kernel's EINVAL", async () => {
+  test("an option without bytes is the kernel's EINVAL", async () => {
     const one = kept(socket.socket());
     for (const none of [new Uint8Array(0), new ArrayBuffer(0)]) {
       const error = await failure(() => one.setsockopt(SOL_SOCKET, SO_REUSEADDR, none));
@@ -141,7 +144,7 @@ describe("an argument", () => {
     }
   });
 
-  test("that asks for more bytes than an option has gets those that it has", () => {
+  test("getsockopt with a longer buffer returns the bytes that the option has", () => {
     const one = kept(socket.socket());
     one.setsockopt(SOL_SOCKET, SO_LINGER, new Int32Array([1, 3]));
     const linger = one.getsockopt(SOL_SOCKET, SO_LINGER, 64);
@@ -149,25 +152,21 @@ describe("an argument", () => {
   });
 });
 
-test.skipIf(!hasProc)(
-  "no descriptor of ours is inherited by a program that is started: close-on-exec",
-  async () => {
-    // Bun's own spawn closes what it does not pass on; others in the process, such as a native library, do
-    // not.
-    const O_CLOEXEC = 0o2000000;
-    const flags = (fd: number): number => {
-      const [, octal] = /^flags:\s+(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))!;
-      return Number.parseInt(octal!, 8);
-    };
-    const own = [openDescriptor(AF_INET, SOCK_STREAM, 0), ...openPair(AF_UNIX, SOCK_STREAM, 0)];
-    own.push(duplicateDescriptor(own[0]!, 0));
-    const { listener, client, conn } = await connection();
-    const [left, right] = socket.socketpair();
-    kept(right);
-    const given = [listener.fileno(), client.fileno(), conn.fileno(), right.fileno(), left.detach()];
-    own.push(given.at(-1)!);
-    const inherited = [...own, ...given].filter((fd) => (flags(fd) & O_CLOEXEC) === 0);
-    for (const fd of own) closeDescriptor(fd);
-    expect(inherited).toEqual([]);
-  },
-);
+test.skipIf(!hasProc)("a program that is started inherits no descriptor of ours", async () => {
+  // Bun's own spawn closes what it does not pass on; others in the process, such as a native library, do not.
+  const O_CLOEXEC = 0o2000000;
+  const flags = (fd: number): number => {
+    const [, octal] = /^flags:\s+(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))!;
+    return Number.parseInt(octal!, 8);
+  };
+  const own = [openDescriptor(AF_INET, SOCK_STREAM, 0), ...openPair(AF_UNIX, SOCK_STREAM, 0)];
+  own.push(duplicateDescriptor(own[0]!, 0));
+  const { listener, client, conn } = await connection();
+  const [left, right] = socket.socketpair();
+  kept(right);
+  const given = [listener.fileno(), client.fileno(), conn.fileno(), right.fileno(), left.detach()];
+  own.push(given.at(-1)!);
+  const inherited = [...own, ...given].filter((fd) => (flags(fd) & O_CLOEXEC) === 0);
+  for (const fd of own) closeDescriptor(fd);
+  expect(inherited).toEqual([]);
+});

@@ -32,7 +32,7 @@ async function works(one: socket.Socket): Promise<void> {
 }
 
 describe("connect", () => {
-  test("to where nobody listens is ConnectionRefusedError, which says where; the socket can try again", async () => {
+  test("connect to a closed port is ConnectionRefusedError with the address, and the socket can try again", async () => {
     const one = kept(socket.socket());
     const address = freeAddress();
     const error = await failure(() => one.connect(address));
@@ -46,7 +46,7 @@ describe("connect", () => {
     await works(one);
   });
 
-  test("keeps the address that was bound, after a failed one too", async () => {
+  test("connect keeps the bound address, even after it fails", async () => {
     const one = kept(socket.socket());
     one.bind(["127.0.0.1", 0]);
     const own = one.getsockname();
@@ -56,7 +56,7 @@ describe("connect", () => {
     expect((await listener.accept())[1]).toEqual(own);
   });
 
-  test("twice is EISCONN, and beside another EALREADY", async () => {
+  test("a second connect is EISCONN, and one during the first is EALREADY", async () => {
     const { address } = server();
     const one = kept(socket.socket());
     const first = one.connect(address);
@@ -65,7 +65,7 @@ describe("connect", () => {
     expect(await failure(() => one.connect(address))).toMatchObject({ code: "EISCONN" });
   });
 
-  test("to an unknown host is a gaierror, again and again", async () => {
+  test("connect to an unknown host is a gaierror every time", async () => {
     for (const timeout of [null, 0]) {
       const one = kept(socket.socket());
       one.settimeout(timeout);
@@ -79,14 +79,14 @@ describe("connect", () => {
     expect(other).toMatchObject({ code: "EAI_ADDRFAMILY" });
   });
 
-  test("looks a name up", async () => {
+  test("connect resolves a host name", async () => {
     const { address } = server();
     const one = kept(socket.socket());
     await one.connect(["localhost", address[1]]);
     expect(one.getpeername()).toEqual(address);
   });
 
-  test("is needed before recv, send and shutdown: ENOTCONN", async () => {
+  test("recv, send and shutdown before connect are ENOTCONN", async () => {
     const one = kept(socket.socket());
     const calls = [() => one.recv(1), () => one.recvfrom(1), () => one.send(Buffer.from("x"))];
     for (const call of [...calls, () => one.sendall(Buffer.from("x")), () => one.shutdown(socket.SHUT_WR)]) {
@@ -95,7 +95,7 @@ describe("connect", () => {
     expect(await failure(() => one.getpeername())).toMatchObject({ code: "ENOTCONN" });
   });
 
-  test("a non-blocking connect is EINPROGRESS, and then established", async () => {
+  test("a non-blocking connect is EINPROGRESS and then completes", async () => {
     const { listener, address } = server();
     const one = kept(socket.socket());
     one.setblocking(false);
@@ -113,7 +113,7 @@ describe("connect", () => {
     expect(told.filter((errno) => errno !== EALREADY)).toEqual([0, EISCONN]);
   });
 
-  test("a failed non-blocking connect is reported by SO_ERROR or by the next call, once", async () => {
+  test("a failed non-blocking connect is reported once, by SO_ERROR or by the next call", async () => {
     const began = async (): Promise<socket.Socket> => {
       const one = kept(socket.socket());
       one.settimeout(0);
@@ -145,28 +145,31 @@ describe("connect", () => {
     }
   });
 
-  test.skipIf(!hasProc)("leaves no descriptor open when it fails, is closed or aborted", async () => {
-    const address = freeAddress();
-    const cycle = async (): Promise<void> => {
-      const refused = socket.socket();
-      await failure(() => refused.connect(address));
-      refused.close();
-      const looking = socket.socket();
-      const pending = failure(() => looking.connect(["localhost", address[1]]));
-      looking.close();
-      expect(await pending).toMatchObject({ code: "EBADF" });
-      const local = socket.socket(AF_UNIX);
-      await failure(() => local.connect("/nowhere/at/all"));
-      local.close();
-    };
-    for (let i = 0; i < 20; i++) await cycle();
-    const before = openDescriptors();
-    for (let i = 0; i < 100; i++) await cycle();
-    await until(() => openDescriptors() === before, "every descriptor is closed");
-  });
+  test.skipIf(!hasProc)(
+    "a connect that fails or is closed or aborted leaves no descriptor behind",
+    async () => {
+      const address = freeAddress();
+      const cycle = async (): Promise<void> => {
+        const refused = socket.socket();
+        await failure(() => refused.connect(address));
+        refused.close();
+        const looking = socket.socket();
+        const pending = failure(() => looking.connect(["localhost", address[1]]));
+        looking.close();
+        expect(await pending).toMatchObject({ code: "EBADF" });
+        const local = socket.socket(AF_UNIX);
+        await failure(() => local.connect("/nowhere/at/all"));
+        local.close();
+      };
+      for (let i = 0; i < 20; i++) await cycle();
+      const before = openDescriptors();
+      for (let i = 0; i < 100; i++) await cycle();
+      await until(() => openDescriptors() === before, "every descriptor is closed");
+    },
+  );
 });
 
-test("connect_ex throws for a host that is unknown, as in Python", async () => {
+test("connect_ex throws for an unknown host, as in Python", async () => {
   const one = kept(socket.socket());
   const error = await failure(() => one.connect_ex(["no.such.host.invalid", 1]));
   expect(error).toBeInstanceOf(socket.gaierror);
@@ -182,7 +185,7 @@ test("connect_ex returns 0 or the errno", async () => {
 });
 
 describe("create_connection", () => {
-  test("tries every address, and keeps the last error", async () => {
+  test("create_connection tries every address and throws the last error", async () => {
     const { address } = server();
     const six = kept(socket.create_server(["::1", 0], { family: AF_INET6 }));
     for (const port of [address[1], six.getsockname()[1]]) {
@@ -196,14 +199,14 @@ describe("create_connection", () => {
     expect(error.address).toBe(`127.0.0.1:${port}`);
   });
 
-  test("binds to the source address first", async () => {
+  test("create_connection binds to the source address first", async () => {
     const { listener, address } = server();
     const source = freeAddress();
     kept(await socket.create_connection(address, 5, source));
     expect((await listener.accept())[1]).toEqual(source);
   });
 
-  test("is ended by its signal", async () => {
+  test("create_connection is ended by its signal", async () => {
     const { address } = server();
     const signal = AbortSignal.abort();
     expect(await failure(() => socket.create_connection(address, { signal }))).toMatchObject({
@@ -212,7 +215,7 @@ describe("create_connection", () => {
   });
 });
 
-test("create_server sets SO_REUSEADDR, and says what does not fit together", async () => {
+test("create_server sets SO_REUSEADDR and names options that contradict each other", async () => {
   const { listener } = server();
   expect(listener.getsockopt(SOL_SOCKET, socket.SO_REUSEADDR)).not.toBe(0);
   const both = socket.create_server(["127.0.0.1", 0], { reuse_port: true });
@@ -225,7 +228,7 @@ test("create_server sets SO_REUSEADDR, and says what does not fit together", asy
   });
 });
 
-test("socketpair is two connected sockets", async () => {
+test("socketpair returns two connected sockets", async () => {
   const [a, b] = socket.socketpair();
   kept(a);
   kept(b);
@@ -238,7 +241,7 @@ test("socketpair is two connected sockets", async () => {
 });
 
 describe("a timeout", () => {
-  test("is null, a number from 0 on, or an error", async () => {
+  test("a timeout is null, a number from 0, or an error", async () => {
     const one = kept(socket.socket());
     expect([one.gettimeout(), one.getblocking()]).toEqual([null, true]);
     one.settimeout(2.5);
@@ -254,7 +257,7 @@ describe("a timeout", () => {
     expect(one.gettimeout()).toBe(null);
   });
 
-  test("a timeout of accept is TimeoutError, which is socket.timeout, and the next accept works", async () => {
+  test("an accept that times out is TimeoutError, which is socket.timeout, and the next accept works", async () => {
     const { listener, address } = server();
     listener.settimeout(0.03);
     const began = performance.now();
@@ -269,7 +272,7 @@ describe("a timeout", () => {
     expect(kept(conn) && peer).toEqual(client.getsockname() as [string, number]);
   });
 
-  test("of 0 is BlockingIOError at once when nobody waits, and a connection when one does", async () => {
+  test("accept with a timeout of 0 returns a waiting connection or throws BlockingIOError immediately", async () => {
     const { listener, address } = server();
     listener.settimeout(0);
     expect(await failure(() => listener.accept())).toBeInstanceOf(socket.BlockingIOError);
@@ -277,7 +280,7 @@ describe("a timeout", () => {
     expect((await listener.accept())[1]).toEqual(client.getsockname() as [string, number]);
   });
 
-  test("of the listener is not the accepted socket's: that takes the default", async () => {
+  test("an accepted socket gets the default timeout, not the listener's", async () => {
     for (const preset of [null, 7]) {
       const { listener, address } = server();
       listener.settimeout(3);
@@ -292,7 +295,7 @@ describe("a timeout", () => {
     }
   });
 
-  test("a timeout of recv loses no byte", async () => {
+  test("a recv that times out loses no byte", async () => {
     const { client, conn } = await connection();
     client.settimeout(0.02);
     expect(await failure(() => client.recv(9))).toBeInstanceOf(socket.TimeoutError);
@@ -303,7 +306,7 @@ describe("a timeout", () => {
 });
 
 describe("a signal", () => {
-  test("ends a pending accept with AbortError, and the listener goes on", async () => {
+  test("a signal ends a pending accept with AbortError, and the listener keeps working", async () => {
     const { listener, address } = server();
     const controller = new AbortController();
     const [ended, stays] = [failure(() => listener.accept({ signal: controller.signal })), listener.accept()];
@@ -317,7 +320,7 @@ describe("a signal", () => {
     });
   });
 
-  test("ends a connect, and the socket can try again", async () => {
+  test("a signal ends a connect, and the socket can try again", async () => {
     const one = kept(socket.socket());
     const controller = new AbortController();
     const { address } = server();
@@ -327,7 +330,7 @@ describe("a signal", () => {
     await works(one);
   });
 
-  test("that somebody gave a reason is that reason", async () => {
+  test("a signal's own reason is what the call throws", async () => {
     const { listener } = server();
     const reason = new Error("enough");
     expect((await failure(() => listener.accept({ signal: AbortSignal.abort(reason) }))) as Error).toBe(
@@ -336,7 +339,7 @@ describe("a signal", () => {
   });
 });
 
-test("an abrupt end is ConnectionResetError, and writing to a closed peer an error in bounded time", async () => {
+test("a reset is ConnectionResetError, and writing to a closed peer fails in bounded time", async () => {
   const { client, conn } = await connection();
   conn[Symbol.dispose]();
   client.settimeout(5);
@@ -348,7 +351,7 @@ test("an abrupt end is ConnectionResetError, and writing to a closed peer an err
   expect(["EPIPE", "ECONNRESET"]).toContain(error.code);
 });
 
-test("the errors are Python's family, with errno, code and strerror", async () => {
+test("the errors are Python's classes, with errno, code and strerror", async () => {
   const family = [
     [socket.ConnectionRefusedError, socket.ConnectionError],
     [socket.ConnectionResetError, socket.ConnectionError],

@@ -19,7 +19,7 @@ async function works(one: socket.Socket): Promise<void> {
 }
 
 describe.skipIf(!hasProc)("a connect that nobody answers", () => {
-  test("ends at its deadline with TimeoutError, and the socket can try again", async () => {
+  test("an unanswered connect is a TimeoutError at its deadline, and the socket can try again", async () => {
     const address = silent();
     const one = kept(socket.socket());
     one.settimeout(0.1);
@@ -32,13 +32,13 @@ describe.skipIf(!hasProc)("a connect that nobody answers", () => {
     await works(one);
   });
 
-  test("is its errno for connect_ex", async () => {
+  test("connect_ex returns the errno of an unanswered connect", async () => {
     const one = kept(socket.socket());
     one.settimeout(0.05);
     expect(await one.connect_ex(silent())).toBe((await failure(() => one.connect(silent()))).errno);
   });
 
-  test("is ended by its signal, and the socket can try again", async () => {
+  test("a signal ends an unanswered connect, and the socket can try again", async () => {
     const one = kept(socket.socket());
     const error = await failure(() => one.connect(silent(), { signal: AbortSignal.timeout(20) }));
     expect(error.name).toBe("TimeoutError");
@@ -46,7 +46,7 @@ describe.skipIf(!hasProc)("a connect that nobody answers", () => {
     await works(one);
   });
 
-  test("is ended by close, and its descriptor is gone", async () => {
+  test("close ends an unanswered connect and releases its descriptor", async () => {
     const address = silent();
     const closed = nothingNew();
     const one = socket.socket();
@@ -58,7 +58,7 @@ describe.skipIf(!hasProc)("a connect that nobody answers", () => {
     await until(closed, "the descriptor is closed");
   });
 
-  test("does not hold up a socket that does not wait, which closes as well", async () => {
+  test("an unanswered non-blocking connect delays nothing and can be closed", async () => {
     const address = silent();
     const closed = nothingNew();
     const one = socket.socket();
@@ -71,7 +71,7 @@ describe.skipIf(!hasProc)("a connect that nobody answers", () => {
     await until(closed, "the descriptor is closed");
   });
 
-  test("is given up by create_connection after its timeout, with the last error", async () => {
+  test("create_connection gives up an unanswered connect after its timeout, with the last error", async () => {
     const address = silent();
     const closed = nothingNew();
     expect(await failure(() => socket.create_connection(address, 0.05))).toBeInstanceOf(socket.TimeoutError);
@@ -79,7 +79,7 @@ describe.skipIf(!hasProc)("a connect that nobody answers", () => {
   });
 });
 
-test("a TLS handshake without an answer ends at the deadline, and leaves nothing open", async () => {
+test("an unanswered TLS handshake ends at the deadline and leaves nothing open", async () => {
   const { listener, address } = server();
   const accepted = listener.accept();
   const error = await failure(() => socket.create_connection(address, 0.1, { tls: {} }));
@@ -90,7 +90,7 @@ test("a TLS handshake without an answer ends at the deadline, and leaves nothing
   while ((await conn.recv(65_536).catch(() => "")).length > 0);
 });
 
-test("SO_REUSEPORT lets two sockets listen on one port, and without it the second is EADDRINUSE", async () => {
+test("SO_REUSEPORT lets two sockets listen on one port; without it the second is EADDRINUSE", async () => {
   const first = kept(socket.create_server(["127.0.0.1", 0], { reuse_port: true }));
   const address = first.getsockname();
   const second = kept(socket.create_server(address, { reuse_port: true }));

@@ -1,6 +1,6 @@
 /**
- * Which of Bun's events shows that a connection is established. Bun is a fake here: the test orders its
- * events.
+ * Which of Bun's events completes a connect. Bun is a fake here: the test decides the order of
+ * its events.
  */
 import { afterEach, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import type { Connection } from "../../../src/core/connection.ts";
@@ -46,7 +46,7 @@ const first: [name: string, tell: Tell][] = [
 ];
 
 for (const [name, event] of first) {
-  test(`${name} before the TLS handshake: not established until the handshake is done`, async () => {
+  test(`${name} before the TLS handshake: the connect waits until the handshake is done`, async () => {
     const { opened, tell } = opening({});
     tell(event);
     expect(await isPending(opened)).toBe(true);
@@ -54,14 +54,14 @@ for (const [name, event] of first) {
     expect((await opened).plain).toBe(false);
   });
 
-  test(`${name} before the TLS handshake fails: so does the connect`, async () => {
+  test(`${name} before the TLS handshake fails: the connect fails too`, async () => {
     const { opened, tell } = opening({});
     tell(event);
     tell(({ handshake }, its) => handshake(its, false, new Error("not trusted")));
     expect(await failure(() => opened)).toBeInstanceOf(socket.SSLError);
   });
 
-  test(`${name} without TLS: established`, async () => {
+  test(`${name} without TLS: the connect completes`, async () => {
     const { opened, tell } = opening();
     expect(await isPending(opened)).toBe(true);
     tell(event);
@@ -69,7 +69,7 @@ for (const [name, event] of first) {
   });
 }
 
-test("a close before the handshake is a reset, with an error of Bun's or without", async () => {
+test("a close before the handshake is a reset, with or without an error from Bun", async () => {
   const reset = Object.assign(new Error("reset"), { code: "ECONNRESET", errno: -104 });
   for (const [error, tls] of [
     [undefined, {}],

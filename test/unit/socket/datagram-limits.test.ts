@@ -1,7 +1,4 @@
-/**
- * What a datagram socket does when something is full, over, or wrong: its queue, the kernel's, its
- * descriptor.
- */
+/** Datagram sockets at their limits: a full queue, a full kernel buffer, a reused descriptor. */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { readSync } from "node:fs";
 import { DatagramSocket } from "../../../src/socket/datagram.ts";
@@ -40,8 +37,8 @@ async function outcome<T>(call: () => Promise<T>): Promise<T | socket.OSError> {
   }
 }
 
-describe("the queue of received datagrams", () => {
-  test("frees its place: ten times its bytes pass through it in portions", async () => {
+describe("the queue of what has come", () => {
+  test("the receive queue frees its space: ten times its bytes pass through it in portions", async () => {
     const one = await adopted();
     const [portion, size] = [16, 8000];
     for (let round = 0; round < 20; round++) {
@@ -56,7 +53,7 @@ describe("the queue of received datagrams", () => {
     }
   });
 
-  test("holds 4096 datagrams, however small, the first ones of them", async () => {
+  test("the receive queue holds the first 4096 datagrams, however small", async () => {
     const one = await adopted();
     const to = one.getsockname();
     for (let i = 0; i < 5000; i++) {
@@ -75,7 +72,7 @@ describe("the queue of received datagrams", () => {
   });
 });
 
-test("a missing receiver is reported to the pending recv or the next one, once", async () => {
+test("an unreachable peer is reported once, to the next recv if none waits", async () => {
   const one = await adopted();
   await one.connect(freeAddress());
   await one.send(Buffer.from("x"));
@@ -83,7 +80,7 @@ test("a missing receiver is reported to the pending recv or the next one, once",
   expect(await failure(() => one.recv(1))).toBeInstanceOf(socket.BlockingIOError);
 });
 
-test("a socket that is closed during the look-up sends nothing, even if its descriptor's number is another's", async () => {
+test("a socket closed during name resolution sends nothing, even if its descriptor's number is reused", async () => {
   const found = Promise.withResolvers<Bun.DNSLookup[]>();
   const lookup = spyOn(Bun.dns, "lookup").mockReturnValue(found.promise);
   try {
@@ -123,14 +120,14 @@ async function full() {
 const STUCK_MS = 4000;
 
 describe.skipIf(!linux)("a send for which the kernel has no room", () => {
-  test("does not wait at timeout 0: BlockingIOError", async () => {
+  test("a send without room at a timeout of 0 is BlockingIOError", async () => {
     const { one } = await full();
     const error = await failure(() => one.send(Buffer.from("x"), undefined, 0));
     expect(error).toBeInstanceOf(socket.BlockingIOError);
     expect(error).toMatchObject({ code: "EAGAIN", syscall: "sendto" });
   });
 
-  test("ends at its deadline: TimeoutError", async () => {
+  test("a send without room is a TimeoutError at its deadline", async () => {
     const { one } = await full();
     const began = performance.now();
     const error = await failure(() => one.send(Buffer.from("x"), undefined, 30));
@@ -139,7 +136,7 @@ describe.skipIf(!linux)("a send for which the kernel has no room", () => {
     expect(error).toMatchObject({ code: "ETIMEDOUT", syscall: "sendto" });
   });
 
-  test("is done when there is room", async () => {
+  test("a send without room completes when there is room", async () => {
     const { one, peer, sent } = await full();
     const sending = one.send(Buffer.from([255]), undefined, null);
     await turn();
@@ -150,7 +147,7 @@ describe.skipIf(!linux)("a send for which the kernel has no room", () => {
     expect([readSync(peer, memory), memory[0]]).toEqual([1, 255]);
   });
 
-  test("is ended by its signal", async () => {
+  test("a send without room is ended by its signal", async () => {
     const { one } = await full();
     const controller = new AbortController();
     const sending = failure(() => one.send(Buffer.from("x"), undefined, null, controller.signal));
@@ -159,7 +156,7 @@ describe.skipIf(!linux)("a send for which the kernel has no room", () => {
     expect(await sending).toMatchObject({ name: "AbortError" });
   });
 
-  test("is ended by close, and does not reach who has the descriptor's number then", async () => {
+  test("a send without room is ended by close and never uses a reused descriptor number", async () => {
     const { one, fd } = await full();
     const sending = failure(() => one.send(Buffer.from("lost"), undefined, null));
     await turn();
@@ -175,7 +172,7 @@ describe.skipIf(!linux)("a send for which the kernel has no room", () => {
     expect(() => readSync(other, Buffer.alloc(9))).toThrow("EAGAIN");
   });
 
-  test("does not block in the kernel even if another process has made the shared descriptor blocking", async () => {
+  test("a send does not block in the kernel even if another owner made the descriptor blocking", async () => {
     const { one, fd } = await full();
     const F_SETFL = 4;
     expect(requireLibc("fcntl").fcntl(fd, F_SETFL, 0)).toBe(0);
@@ -186,7 +183,7 @@ describe.skipIf(!linux)("a send for which the kernel has no room", () => {
     expect(performance.now() - began).toBeLessThan(STUCK_MS - 1000);
   });
 
-  test("as it says by ENOBUFS is tried again, until there is room", async () => {
+  test("a send that gets ENOBUFS is tried again until there is room", async () => {
     const [one, other] = [0, 1].map(() => {
       const six = kept(socket.socket(AF_INET6, SOCK_DGRAM));
       six.bind(["::1", 0]);

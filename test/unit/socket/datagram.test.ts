@@ -17,7 +17,7 @@ function bound(timeout: number | null = 5) {
 }
 
 describe("a datagram", () => {
-  test("goes to an address and comes whole, with its sender's address", async () => {
+  test("a datagram arrives whole, with its sender's address", async () => {
     const [a, b] = [bound(), bound()];
     expect(await a.sendto(Buffer.from("one"), b.getsockname())).toBe(3);
     expect(await a.sendto(Buffer.from("two"), 0, b.getsockname())).toBe(3);
@@ -26,26 +26,26 @@ describe("a datagram", () => {
     expect(text(await b.recv(100))).toBe("two");
   });
 
-  test("goes to a name, which is looked up", async () => {
+  test("a datagram can be sent to a host name", async () => {
     const [a, b] = [bound(), bound()];
     await a.sendto(Buffer.from("x"), ["localhost", b.getsockname()[1]]);
     expect(text(await b.recv(10))).toBe("x");
   });
 
-  test("that waits in the kernel before the first recv is not lost", async () => {
+  test("a datagram that waits in the kernel before the first recv is not lost", async () => {
     const [a, b] = [bound(), bound()];
     for (let i = 0; i < 50; i++) await a.sendto(Buffer.from(`${i}`), b.getsockname());
     for (let i = 0; i < 50; i++) expect(text(await b.recv(10))).toBe(`${i}`);
   });
 
-  test("that is longer than asked for loses its rest, and the next is whole", async () => {
+  test("a datagram longer than bufsize loses its rest, and the next one is whole", async () => {
     const [a, b] = [bound(), bound()];
     for (const each of ["abcdef", "ghijkl"]) await a.sendto(Buffer.from(each), b.getsockname());
     expect(text(await b.recv(2))).toBe("ab");
     expect(text((await b.recvfrom(100))[0])).toBe("ghijkl");
   });
 
-  test("that is empty is a datagram, not an end", async () => {
+  test("an empty datagram is a datagram, not the end", async () => {
     const [a, b] = [bound(), bound()];
     expect(await a.sendto(Buffer.alloc(0), b.getsockname())).toBe(0);
     await a.sendto(Buffer.from("x"), b.getsockname());
@@ -57,7 +57,7 @@ describe("a datagram", () => {
     expect(seen).toEqual(["", "x"]);
   });
 
-  test("of 65507 bytes comes whole, and one more byte is EMSGSIZE", async () => {
+  test("a datagram of 65507 bytes arrives whole, and one more byte is EMSGSIZE", async () => {
     const [a, b] = [bound(), bound()];
     const most = Buffer.alloc(65_507, 7);
     await a.sendto(most, b.getsockname());
@@ -66,7 +66,7 @@ describe("a datagram", () => {
     expect(error).toMatchObject({ code: "EMSGSIZE", syscall: "sendto" });
   });
 
-  test("is received into a buffer's start, and the rest of the buffer stays", async () => {
+  test("recvfrom_into fills the start of a buffer and leaves the rest untouched", async () => {
     const [a, b] = [bound(), bound()];
     const buffer = Buffer.from("........");
     for (const each of ["abc", "defgh", "ij"]) await a.sendto(Buffer.from(each), b.getsockname());
@@ -80,7 +80,7 @@ describe("a datagram", () => {
     expect(await failure(() => b.recvfrom_into(buffer, -1))).toBeInstanceOf(RangeError);
   });
 
-  test("over IPv6 has an IPv6 address", async () => {
+  test("a datagram over IPv6 has an IPv6 address", async () => {
     const [a, b] = [0, 1].map(() => {
       const one = kept(socket.socket(AF_INET6, SOCK_DGRAM));
       one.bind(["::1", 0]);
@@ -93,7 +93,7 @@ describe("a datagram", () => {
     expect(from).toEqual(["::1", expect.any(Number), 0, 0]);
   });
 
-  test("as a string is a TypeError, and a negative size a RangeError", async () => {
+  test("a string as a datagram is a TypeError, and a negative size a RangeError", async () => {
     const one = bound();
     expect(await failure(() => one.sendto("x" as unknown as Buffer, one.getsockname()))).toBeInstanceOf(
       TypeError,
@@ -103,7 +103,7 @@ describe("a datagram", () => {
 });
 
 describe("a connected datagram socket", () => {
-  test("sends to its peer, and hears only its peer", async () => {
+  test("a connected datagram socket sends to its peer and receives only from it", async () => {
     const [a, b, stranger] = [bound(), bound(), bound()];
     await a.connect(b.getsockname());
     expect(a.getpeername()).toEqual(b.getsockname());
@@ -115,7 +115,7 @@ describe("a connected datagram socket", () => {
     expect(text(await a.recv(10))).toBe("me");
   });
 
-  test("hears that nobody is there, and can be used afterwards", async () => {
+  test("a connected datagram socket reports an unreachable peer and stays usable", async () => {
     const one = bound();
     await one.connect(freeAddress());
     await one.send(Buffer.from("x"));
@@ -130,14 +130,14 @@ describe("a connected datagram socket", () => {
     expect(text(await one.recv(10))).toBe("z");
   });
 
-  test("without a peer has no address to send to", async () => {
+  test("send on an unconnected datagram socket is an error", async () => {
     expect(await failure(() => bound().send(Buffer.from("x")))).toMatchObject({ code: "EDESTADDRREQ" });
     expect(await failure(() => bound().getpeername())).toMatchObject({ code: "ENOTCONN" });
   });
 });
 
 describe("a recv of datagrams that waits", () => {
-  test("ends at its deadline, and the next recv gets the datagram", async () => {
+  test("a datagram recv ends at its deadline, and the next one gets what arrives", async () => {
     const one = bound(0.03);
     const began = performance.now();
     const error = await failure(() => one.recvfrom(10));
@@ -148,14 +148,14 @@ describe("a recv of datagrams that waits", () => {
     expect(text(await one.recv(10))).toBe("x");
   });
 
-  test("does not wait at timeout 0: a datagram that has come, or BlockingIOError", async () => {
+  test("a datagram recv with a timeout of 0 returns what is there or throws BlockingIOError", async () => {
     const one = bound(0);
     expect(await failure(() => one.recv(10))).toBeInstanceOf(socket.BlockingIOError);
     await one.sendto(Buffer.from("x"), one.getsockname());
     expect(text(await one.recv(10))).toBe("x");
   });
 
-  test("is ended by its signal, and the socket stays usable", async () => {
+  test("a datagram recv is ended by its signal, and the socket stays usable", async () => {
     const one = bound();
     const controller = new AbortController();
     const pending = one.recvfrom(10, { signal: controller.signal });
@@ -168,7 +168,7 @@ describe("a recv of datagrams that waits", () => {
     expect(text(await one.recv(10))).toBe("x");
   });
 
-  test("is the only one: a second recv is refused", async () => {
+  test("a second concurrent datagram recv is refused", async () => {
     const one = bound();
     const first = one.recv(10);
     const error = await failure(() => one.recvfrom(10));
@@ -177,7 +177,7 @@ describe("a recv of datagrams that waits", () => {
     expect(text(await first)).toBe("x");
   });
 
-  test("is ended by close, after which every call is EBADF", async () => {
+  test("close ends a waiting datagram recv, and every later call is EBADF", async () => {
     const one = bound();
     const to = one.getsockname();
     const pending = failure(() => one.recv(10));
@@ -199,7 +199,7 @@ describe("a recv of datagrams that waits", () => {
   });
 });
 
-test("datagrams that nobody takes wait in a bounded queue, the first ones of them", async () => {
+test("the first datagrams that nobody receives wait in a bounded queue", async () => {
   const [a, b] = [bound(), bound(0)];
   // From here on Bun takes them out of the kernel.
   expect(await failure(() => b.recv(1))).toBeInstanceOf(socket.BlockingIOError);
@@ -222,7 +222,7 @@ test("datagrams that nobody takes wait in a bounded queue, the first ones of the
   expect(seen.length * size).toBeLessThan(500_000);
 });
 
-test("options, the listening and the shutting of datagram sockets are the kernel's, or an error that says so", async () => {
+test("options, listen and shutdown of datagram sockets behave as the kernel's or name what is unsupported", async () => {
   const one = bound();
   one.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1);
   expect(one.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)).not.toBe(0);
@@ -236,7 +236,7 @@ test("options, the listening and the shutting of datagram sockets are the kernel
   expect(local.message).toContain("SOCK_DGRAM of AF_UNIX cannot be had");
 });
 
-test("detach gives the descriptor away, still bound", async () => {
+test("detach of a datagram socket returns the descriptor, still bound", async () => {
   for (const adopted of [false, true]) {
     const one = bound(0);
     if (adopted) await one.recv(1).catch(() => undefined);

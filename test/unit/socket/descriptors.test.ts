@@ -1,5 +1,6 @@
 /**
- * The edges of a socket's life: given descriptors, the end of a connect, close and detach.
+ * The edges of a socket's life: how it is made, how its connect ends, what close and detach
+ * leave behind.
  */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { closeDescriptor, descriptorName, openDescriptor } from "../../../src/os/descriptor.ts";
@@ -41,13 +42,16 @@ async function connecting(): Promise<socket.Socket> {
 }
 
 describe("a socket", () => {
-  test.skipIf(socket.SOCK_NONBLOCK === undefined)("of a type with SOCK_NONBLOCK does not wait", async () => {
-    const one = kept(socket.socket(AF_INET, SOCK_STREAM | socket.SOCK_NONBLOCK!));
-    expect([one.type, one.gettimeout(), one.getblocking()]).toEqual([SOCK_STREAM, 0, false]);
-    expect(await failure(() => one.connect(server().address))).toMatchObject({ code: "EINPROGRESS" });
-  });
+  test.skipIf(socket.SOCK_NONBLOCK === undefined)(
+    "a socket created with SOCK_NONBLOCK does not wait",
+    async () => {
+      const one = kept(socket.socket(AF_INET, SOCK_STREAM | socket.SOCK_NONBLOCK!));
+      expect([one.type, one.gettimeout(), one.getblocking()]).toEqual([SOCK_STREAM, 0, false]);
+      expect(await failure(() => one.connect(server().address))).toMatchObject({ code: "EINPROGRESS" });
+    },
+  );
 
-  test("of a given descriptor has the given family and type, or else the kernel's", () => {
+  test("a socket on a given descriptor has the given family and type, or else the kernel's", () => {
     const fd = openDescriptor(AF_INET, SOCK_STREAM, 0);
     const its = socket.socket(undefined, undefined, 0, fd);
     expect([its.family, its.type]).toEqual([AF_INET, SOCK_STREAM]);
@@ -56,13 +60,13 @@ describe("a socket", () => {
     expect([told.family, told.type]).toEqual([AF_INET6, SOCK_DGRAM]);
   });
 
-  test.skipIf(process.platform !== "linux")("that listens with less than 0 listens with 0", () => {
+  test.skipIf(process.platform !== "linux")("listen with a negative backlog is listen with 0", () => {
     const { listener } = server(-1);
     // For a listener, tcpi_sacked is its backlog (tcp(7)).
     expect(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104).readUInt32LE(28)).toBe(0);
   });
 
-  test("keeps an option as it was set, whatever becomes of the caller's buffer", async () => {
+  test("an option keeps its value when the caller's buffer changes", async () => {
     const one = kept(socket.socket());
     const value = new Int32Array([1]);
     one.setsockopt(SOL_SOCKET, SO_KEEPALIVE, value);
@@ -72,7 +76,7 @@ describe("a socket", () => {
     expect(one.getsockopt(SOL_SOCKET, SO_KEEPALIVE)).toBe(1);
   });
 
-  test("of a TCP connection sends by sendto to its peer, whatever the address; without one it is ENOTCONN", async () => {
+  test("sendto on TCP sends to the peer whatever the address, and is ENOTCONN without a peer", async () => {
     const { client, conn, listener } = await connection();
     const [bytes, address] = [Buffer.from("x"), listener.getsockname()];
     expect(await client.sendto(bytes, address)).toBe(1);
@@ -85,7 +89,7 @@ describe("a socket", () => {
     expect(await failure(() => one!.sendto(bytes, "x"))).toMatchObject({ code: "EISCONN" });
   });
 
-  test("looks a name up for sendto no longer than its timeout", async () => {
+  test("sendto resolves a name for no longer than its timeout", async () => {
     const lookup = spyOn(Bun.dns, "lookup").mockImplementation(() => new Promise<never>(() => undefined));
     try {
       const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
@@ -99,7 +103,7 @@ describe("a socket", () => {
     }
   });
 
-  test("that listens throws its timeout in for await", async () => {
+  test("for await on a listener throws when its timeout is over", async () => {
     const { listener } = server();
     listener.settimeout(0.02);
     const loop = async (): Promise<void> => {
@@ -108,7 +112,7 @@ describe("a socket", () => {
     expect(await failure(loop)).toBeInstanceOf(socket.TimeoutError);
   });
 
-  test("that is disposed of is closed: every call is EBADF", async () => {
+  test("every call on a disposed socket is EBADF", async () => {
     const { client, conn } = await connection();
     client[Symbol.dispose]();
     expect(client.fileno()).toBe(-1);
@@ -126,7 +130,7 @@ describe("a socket", () => {
 });
 
 describe.skipIf(!hasProc)("close while a connect is under way", () => {
-  test("settles the connect at once, and leaves as many descriptors as there were", async () => {
+  test("close during a connect settles the connect immediately and leaks no descriptor", async () => {
     const address = silent();
     const cycle = async (waits: boolean): Promise<void> => {
       const one = socket.socket();
@@ -146,7 +150,7 @@ describe.skipIf(!hasProc)("close while a connect is under way", () => {
     expect(openDescriptors()).toBeLessThanOrEqual(before);
   });
 
-  test("closes the descriptor once: who gets its number next keeps it", async () => {
+  test("close during a connect closes the descriptor once, so that its number can be reused", async () => {
     const one = await connecting();
     const closed = nothingNew();
     one.close();
@@ -162,7 +166,7 @@ describe.skipIf(!hasProc)("close while a connect is under way", () => {
 });
 
 describe("detach", () => {
-  test.skipIf(!hasProc)("while a connect is under way is EALREADY, and closes nothing", async () => {
+  test.skipIf(!hasProc)("detach during a connect is EALREADY and closes nothing", async () => {
     const one = await connecting();
     const fd = one.fileno();
     expect(await failure(() => one.detach())).toMatchObject({ code: "EALREADY", syscall: "detach" });
@@ -170,7 +174,7 @@ describe("detach", () => {
     expect(one.getsockopt(SOL_SOCKET, socket.SO_TYPE)).toBe(SOCK_STREAM);
   });
 
-  test("after a non-blocking connect returns the descriptor", async () => {
+  test("detach after a non-blocking connect returns the descriptor", async () => {
     const { listener, address } = server();
     const one = kept(socket.socket());
     one.setblocking(false);
@@ -191,7 +195,7 @@ describe("detach", () => {
     expect((await conn.recv(9)).toString()).toBe("x");
   });
 
-  test("while a sendall waits is EBUSY, and the sendall goes on", async () => {
+  test("detach while a sendall waits is EBUSY, and the sendall continues", async () => {
     const [a, b] = socket.socketpair();
     kept(a);
     kept(b);
@@ -204,7 +208,7 @@ describe("detach", () => {
     expect(await counting).toBe(MUCH);
   });
 
-  test.skipIf(!hasProc)("leaves one descriptor open, and no other", async () => {
+  test.skipIf(!hasProc)("detach leaves one descriptor open and no other", async () => {
     const cycle = async (): Promise<void> => {
       const { listener, address } = server();
       const client = kept(await socket.create_connection(address, 5));
@@ -223,7 +227,7 @@ describe("detach", () => {
 });
 
 describe("close with SO_LINGER", () => {
-  test("that is off delivers, whatever its seconds", async () => {
+  test("close with SO_LINGER off delivers everything, whatever its seconds", async () => {
     const { client, conn } = await connection();
     client.setsockopt(SOL_SOCKET, SO_LINGER, new Int32Array([0, 5]));
     const sending = client.sendall(Buffer.alloc(MUCH));

@@ -1,4 +1,4 @@
-/** The constants of Python's module, and the flags that recv and send know. */
+/** The constants of Python's module, and the flags that recv and send support. */
 import { afterEach, describe, expect, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { closeAll, failure, kept } from "../../support/sockets.ts";
@@ -13,7 +13,7 @@ function pair() {
 const python = Bun.which("python3");
 
 test.skipIf(python === null || process.platform !== "linux")(
-  "every number of Python's module is here, and is the same",
+  "every number of Python's module exists and has the same value",
   () => {
     const program =
       "import socket, json; print(json.dumps({n: int(getattr(socket, n)) for n in dir(socket) if n.isupper() and isinstance(getattr(socket, n), int)}))";
@@ -29,7 +29,7 @@ test.skipIf(python === null || process.platform !== "linux")(
 );
 
 describe("MSG_WAITALL", () => {
-  test("waits for all bytes, in however many pieces they come", async () => {
+  test("MSG_WAITALL waits for all bytes, however many pieces they arrive in", async () => {
     const [a, b] = pair();
     const whole = b.recv(9, socket.MSG_WAITALL);
     for (const piece of ["abc", "def", "ghi-rest"]) {
@@ -40,7 +40,7 @@ describe("MSG_WAITALL", () => {
     expect((await b.recv(100)).toString()).toBe("-rest");
   });
 
-  test("returns the last bytes, and then the end", async () => {
+  test("MSG_WAITALL returns what there is at the end, then the end", async () => {
     const [a, b] = pair();
     await a.sendall(Buffer.from("abc"));
     a.shutdown(socket.SHUT_WR);
@@ -48,7 +48,7 @@ describe("MSG_WAITALL", () => {
     expect((await b.recv(9, socket.MSG_WAITALL)).length).toBe(0);
   });
 
-  test("loses nothing at a timeout or an abort: the next call has it", async () => {
+  test("MSG_WAITALL loses nothing at a timeout or an abort: the next call returns it", async () => {
     const [a, b] = pair();
     b.settimeout(0.02);
     await a.sendall(Buffer.from("abc"));
@@ -62,7 +62,7 @@ describe("MSG_WAITALL", () => {
     expect((await b.recv(6, socket.MSG_WAITALL)).toString()).toBe("abcdef");
   });
 
-  test("returns the bytes before a reset, and the next call throws the reset", async () => {
+  test("MSG_WAITALL returns what came before a reset, and the next call throws the reset", async () => {
     const listener = kept(socket.create_server(["127.0.0.1", 0]));
     const client = kept(await socket.create_connection(listener.getsockname()));
     const [conn] = await listener.accept();
@@ -75,7 +75,7 @@ describe("MSG_WAITALL", () => {
     expect(await failure(() => conn.recv(9))).toBeInstanceOf(socket.ConnectionResetError);
   });
 
-  test("keeps the reading side until it is done", async () => {
+  test("MSG_WAITALL blocks other reads until it is done", async () => {
     const [a, b] = pair();
     const whole = b.recv(4, socket.MSG_WAITALL);
     expect(await failure(() => b.recv(1))).toMatchObject({ code: "EBUSY" });
@@ -86,7 +86,7 @@ describe("MSG_WAITALL", () => {
 });
 
 describe("MSG_DONTWAIT", () => {
-  test("does not wait, on a socket that does", async () => {
+  test("MSG_DONTWAIT does not wait, even on a blocking socket", async () => {
     const [a, b] = pair();
     expect(await failure(() => b.recv(1, socket.MSG_DONTWAIT))).toBeInstanceOf(socket.BlockingIOError);
     expect(await failure(() => b.recv_into(Buffer.alloc(1), 1, socket.MSG_DONTWAIT))).toMatchObject({
@@ -97,7 +97,7 @@ describe("MSG_DONTWAIT", () => {
   });
 });
 
-test("unsupported flags are refused by name, before anything happens", async () => {
+test("unsupported flags are refused by name before anything happens", async () => {
   const [, b] = pair();
   expect((await failure(() => b.recv(1, socket.MSG_PEEK))).message).toContain("MSG_PEEK");
   expect((await failure(() => b.recv_into(Buffer.alloc(1), 1, socket.MSG_WAITALL))).message).toContain(

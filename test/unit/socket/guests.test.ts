@@ -1,6 +1,6 @@
 /**
- * Descriptors that were given, options that stay, names that answer until close(), and slices that keep
- * little alive.
+ * Foreign descriptors keep their options, addresses can be read until close(), and small slices
+ * keep little memory alive.
  */
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -83,7 +83,7 @@ test.if(process.platform === "linux")("a stream and a datagram descriptor keep t
   expect(flagsOf(udp) & O_NONBLOCK).toBe(0);
 });
 
-test("TCP_NODELAY keeps its value", async () => {
+test("TCP_NODELAY keeps the value that was set", async () => {
   const { listener, client, conn } = await pair();
   const noDelay = (one: { getsockopt(level: number, option: number): number }): number =>
     one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY);
@@ -95,7 +95,7 @@ test("TCP_NODELAY keeps its value", async () => {
   expect([next, kept((await listener.accept())[0])].map((one) => noDelay(one) !== 0)).toEqual([true, true]);
 });
 
-test("after both FINs, names and options answer until close()", async () => {
+test("after both FINs, addresses and options can be read until close()", async () => {
   const { client, conn } = await pair();
   const name = conn.getsockname();
   conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1);
@@ -118,23 +118,26 @@ test("after both FINs, names and options answer until close()", async () => {
   expect(conn.fileno()).toBe(-1);
 });
 
-test.if(process.platform === "linux")("a peer that reset before accept() has its address", async () => {
-  for (const [family, host] of [
-    [socket.AF_INET, "127.0.0.1"],
-    [socket.AF_INET6, "::1"],
-  ] as const) {
-    const listener = kept(socket.create_server([host, 0] as never, { family })) as socket.ListeningSocket;
-    const python = `import socket,struct
+test.if(process.platform === "linux")(
+  "accept() returns the address of a peer that has already reset",
+  async () => {
+    for (const [family, host] of [
+      [socket.AF_INET, "127.0.0.1"],
+      [socket.AF_INET6, "::1"],
+    ] as const) {
+      const listener = kept(socket.create_server([host, 0] as never, { family })) as socket.ListeningSocket;
+      const python = `import socket,struct
 c=socket.create_connection(("${host}",${listener.getsockname()[1]}));print(c.getsockname()[1])
 c.setsockopt(1,13,struct.pack("ii",1,0));c.close()`;
-    const { stdout } = Bun.spawnSync(["python3", "-c", python]);
-    const [conn, address] = await listener.accept();
-    kept(conn);
-    expect(address.slice(0, 2) as unknown).toEqual([host, Number(String(stdout))]);
-  }
-});
+      const { stdout } = Bun.spawnSync(["python3", "-c", python]);
+      const [conn, address] = await listener.accept();
+      kept(conn);
+      expect(address.slice(0, 2) as unknown).toEqual([host, Number(String(stdout))]);
+    }
+  },
+);
 
-test("a slice that is far smaller than its chunk is a copy", async () => {
+test("a slice far smaller than its chunk is a copy", async () => {
   const { client, conn } = await pair();
   await client.sendall(Buffer.alloc(65_536, 7));
   const pinned = async (size: number): Promise<number> => (await conn.recv(size)).buffer.byteLength;

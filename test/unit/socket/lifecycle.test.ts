@@ -1,4 +1,4 @@
-/** What an attack on the library found, each as its user met it. */
+/** A socket's life in difficult moments: signals, TLS, detach, lingering, transferred buffers. */
 import { dlopen, ptr } from "bun:ffi";
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { closeSync, fstatSync, openSync, unlinkSync } from "node:fs";
@@ -51,7 +51,7 @@ async function unhandled(something: () => Promise<unknown>): Promise<unknown[]> 
 }
 
 describe.skipIf(!hasProc)("a connect that fails when no descriptor is left", () => {
-  test("says why it failed, and close() then closes nobody else's descriptor", async () => {
+  test("a connect without a free descriptor says why it failed, and close() closes no other descriptor", async () => {
     const { setrlimit, getrlimit } = dlopen("libc.so.6", {
       setrlimit: { args: ["i32", "ptr"], returns: "i32" },
       getrlimit: { args: ["i32", "ptr"], returns: "i32" },
@@ -75,7 +75,7 @@ describe.skipIf(!hasProc)("a connect that fails when no descriptor is left", () 
   });
 });
 
-test("with a timeout, sent bytes are not kept until the deadline", async () => {
+test("bytes sent with a timeout are released when sent, not at the deadline", async () => {
   // A process of its own: another test's timer would hide it.
   const program = `import * as socket from "${import.meta.dir}/../../../src/socket.ts";
     const [a, b] = socket.socketpair();
@@ -99,7 +99,7 @@ test("with a timeout, sent bytes are not kept until the deadline", async () => {
 });
 
 describe("a signal that is aborted already", () => {
-  test("leaves no rejection that nobody handles, whatever the look-up comes to", async () => {
+  test("an aborted signal leaves no unhandled rejection, whatever name resolution returns", async () => {
     const signal = AbortSignal.abort();
     const seen = await unhandled(async () => {
       const one = kept(socket.socket());
@@ -113,7 +113,7 @@ describe("a signal that is aborted already", () => {
     expect(seen).toEqual([]);
   });
 
-  test("in its last place, after flags, ends recv and sendall", async () => {
+  test("a signal passed after the flags ends recv and sendall", async () => {
     const { client, conn } = await connection();
     const soon = () => ({ signal: AbortSignal.timeout(20) });
     expect((await failure(() => client.recv(10, 0, soon()))).name).toBe("TimeoutError");
@@ -123,7 +123,7 @@ describe("a signal that is aborted already", () => {
 });
 
 describe("TLS", () => {
-  test.skipIf(!hasProc)("invalid options are an SSLError, and leave nothing open", async () => {
+  test.skipIf(!hasProc)("invalid TLS options are an SSLError and leave nothing behind", async () => {
     const { address } = server();
     const descriptors = openDescriptors();
     const seen = await unhandled(async () => {
@@ -140,7 +140,7 @@ describe("TLS", () => {
     expect(seen).toEqual([]);
   });
 
-  test("begins on a Unix connection as well, with nothing but the name to verify", async () => {
+  test("TLS works on a Unix connection, where only the given name is verified", async () => {
     const path = join(tmpdir(), `ringback-tls-${process.pid}`);
     const listener = kept(socket.create_server(path, { family: AF_UNIX, tls: { key, cert } }));
     try {
@@ -161,7 +161,7 @@ describe("TLS", () => {
     }
   });
 
-  test("a peer that resets instead of its handshake is ConnectionResetError, and its errno for connect_ex", async () => {
+  test("a reset instead of a handshake is ConnectionResetError, or its errno from connect_ex", async () => {
     const { listener, address } = server();
     for (let i = 0; i < 2; i++) {
       const one = kept(socket.socket());
@@ -174,7 +174,7 @@ describe("TLS", () => {
     }
   });
 
-  test("a listener that is closed resets who is in the handshake", async () => {
+  test("closing a listener resets clients in their handshake", async () => {
     const listener = kept(socket.create_server(["127.0.0.1", 0], { tls: { key, cert } }));
     const one = kept(await socket.create_connection(listener.getsockname(), 5));
     await one.sendall(bytes("\x16\x03"));
@@ -184,7 +184,7 @@ describe("TLS", () => {
   });
 });
 
-test.skipIf(!hasProc)("a descriptor that was given and waits does not stop the process", async () => {
+test.skipIf(!hasProc)("a blocking descriptor given to a socket does not block the process", async () => {
   const c = requireLibc("socket");
   // A listener of the kernel's whose queue is full: connect(2) would wait for minutes.
   const listener = c.socket(AF_INET, SOCK_STREAM, 0);
@@ -205,7 +205,7 @@ test.skipIf(!hasProc)("a descriptor that was given and waits does not stop the p
 });
 
 describe("detach", () => {
-  test("is refused while connections wait", async () => {
+  test("detach is refused while connections wait", async () => {
     const { listener, address } = server();
     const client = kept(await socket.create_connection(address, 5));
     await until(() => {
@@ -222,7 +222,7 @@ describe("detach", () => {
     client.close();
   });
 
-  test("is refused while datagrams wait", async () => {
+  test("detach is refused while datagrams wait", async () => {
     const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
     one.bind(["127.0.0.1", 0]);
     for (const text of ["a", "b", "c"]) await one.sendto(bytes(text), one.getsockname());
@@ -236,7 +236,7 @@ describe("detach", () => {
 });
 
 describe("SO_LINGER", () => {
-  test("of 0 seconds that the listener had makes close() a reset, too", async () => {
+  test("SO_LINGER of 0 seconds inherited from the listener makes close() a reset", async () => {
     const { listener, address } = server();
     listener.setsockopt(SOL_SOCKET, SO_LINGER, linger(1, 0));
     const client = kept(await socket.create_connection(address, 5));
@@ -245,7 +245,7 @@ describe("SO_LINGER", () => {
     expect(await failure(() => client.recv(1))).toBeInstanceOf(socket.ConnectionResetError);
   });
 
-  test("of some seconds delivers what sendall was given, and does not stop the process", async () => {
+  test("SO_LINGER of some seconds delivers what sendall accepted and does not block the process", async () => {
     const { client, conn } = await connection();
     conn.setsockopt(SOL_SOCKET, SO_LINGER, linger(1, 3));
     const much = Buffer.alloc(16 << 20, "linger");
@@ -260,7 +260,7 @@ describe("SO_LINGER", () => {
   });
 });
 
-test("SO_RCVBUF bounds what waits of datagrams, after the first recv as before", async () => {
+test("SO_RCVBUF bounds the waiting datagrams before and after the first recv", async () => {
   const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
   one.setsockopt(SOL_SOCKET, SO_RCVBUF, 1 << 20);
   one.bind(["127.0.0.1", 0]);
@@ -275,7 +275,7 @@ test("SO_RCVBUF bounds what waits of datagrams, after the first recv as before",
   for (let i = 0; i < count; i++) expect((await one.recv(2000))[0]).toBe(i & 255);
 });
 
-test("a Unix listener's full queue is waited for, until the deadline", async () => {
+test("connect waits for a Unix listener's full queue until the deadline", async () => {
   const path = `\0ringback-queue-${process.pid}`;
   const c = requireLibc("socket");
   const listener = c.socket(AF_UNIX, SOCK_STREAM, 0);
@@ -296,7 +296,7 @@ test("a Unix listener's full queue is waited for, until the deadline", async () 
 });
 
 describe("a buffer that is transferred away", () => {
-  test("while recv_into waits is a TypeError, and no byte is lost", async () => {
+  test("transferring recv_into's buffer while it waits is a TypeError and loses no byte", async () => {
     const [a, b] = socket.socketpair();
     (kept(a), kept(b));
     const buffer = new Uint8Array(10);
@@ -307,7 +307,7 @@ describe("a buffer that is transferred away", () => {
     expect((await a.recv(2)).toString() + (await a.recv(9)).toString()).toBe("hello");
   });
 
-  test("while recv_into waits: a shutdown of reading discards its bytes, as all others", async () => {
+  test("after recv_into's buffer is transferred, shutting down reading discards what it had taken", async () => {
     const [a, b] = socket.socketpair();
     (kept(a), kept(b));
     const buffer = new Uint8Array(10);
@@ -319,7 +319,7 @@ describe("a buffer that is transferred away", () => {
     expect((await a.recv(9)).length).toBe(0);
   });
 
-  test("while sendall waits is a TypeError, and nothing else is sent", async () => {
+  test("transferring sendall's buffer while it waits is a TypeError, and nothing else is sent", async () => {
     const [a, b] = socket.socketpair();
     (kept(a), kept(b));
     const much = new Uint8Array(8 << 20);
@@ -333,7 +333,7 @@ describe("a buffer that is transferred away", () => {
   });
 });
 
-test("the datagrams' web stream does not end at an empty one, and its cancel ends the reading", async () => {
+test("a datagram web stream does not end at an empty datagram, and cancelling it ends reading", async () => {
   const one = kept(socket.socket(AF_INET, SOCK_DGRAM));
   one.bind(["127.0.0.1", 0]);
   const reader = one.readable.getReader();

@@ -1,5 +1,6 @@
 /**
- * TLS connections on their way: how long a handshake may take, what ends it, and who gives its place back.
+ * TLS handshakes: how long one may take, what ends it, and which stalled client gives up its
+ * place.
  */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";
@@ -54,14 +55,14 @@ async function expectAlive(a: socket.Socket, b: socket.Socket): Promise<void> {
 }
 
 describe("a client that stalls in its handshake", () => {
-  test("takes no place in the queue, however many there are", async () => {
+  test("clients that stall in the TLS handshake take no place in the accept queue", async () => {
     const { listener, address } = secureServer();
     for (let i = 0; i < 20; i++) await stalledClient(address);
     const client = (await secureClient(address)) as socket.Socket;
     await expectAlive(client, kept((await listener.accept())[0]));
   });
 
-  test("is reset, the oldest first, when more than 1024 are under way", async () => {
+  test("of more than 1024 clients stalled in the handshake, the oldest are reset first", async () => {
     const { listener, address } = secureServer();
     const stalled: socket.Socket[] = [];
     for (let i = 0; i < 1025; i++) stalled.push(await stalledClient(address));
@@ -72,7 +73,7 @@ describe("a client that stalls in its handshake", () => {
     await expectAlive(client, kept((await listener.accept())[0]));
   });
 
-  test("is reset after ten seconds, not before", async () => {
+  test("a client that stalls in the handshake is reset after ten seconds, not before", async () => {
     const { address } = secureServer();
     const stalled = await stalledClient(address);
     await secureClient(address);
@@ -85,7 +86,7 @@ describe("a client that stalls in its handshake", () => {
   });
 });
 
-test("a connection is not ended ten seconds after its handshake", async () => {
+test("a connection whose handshake is done outlives the ten seconds", async () => {
   const { listener, address } = secureServer();
   const client = (await secureClient(address)) as socket.Socket;
   await leap(5000);
@@ -94,7 +95,7 @@ test("a connection is not ended ten seconds after its handshake", async () => {
   await expectAlive(client, kept(conn));
 });
 
-test("a client that fails its handshake is reset, is not accepted, and takes no place", async () => {
+test("a client whose handshake fails is reset, is not accepted, and takes no place", async () => {
   const { listener, address } = secureServer();
   const plain = await stalledClient(address);
   await plain.sendall(Buffer.from("GET / HTTP/1.0\r\n\r\n"));
@@ -122,12 +123,12 @@ describe("a TLS connect", () => {
     return connecting;
   }
 
-  test("that gets other bytes than a handshake fails", async () => {
+  test("a TLS connect that receives anything but a handshake fails", async () => {
     const error = await answered((conn) => conn.sendall(Buffer.from("HTTP/1.0 400 Bad Request\r\n\r\n")));
     expect(error).toBeInstanceOf(socket.SSLError);
   });
 
-  test("that gets a FIN or a reset instead of a handshake fails", async () => {
+  test("a TLS connect that receives a FIN or a reset fails", async () => {
     for (const answer of [
       (conn: socket.Socket) => conn.shutdown(socket.SHUT_WR),
       (conn: socket.Socket) => conn[Symbol.dispose](),
@@ -136,7 +137,7 @@ describe("a TLS connect", () => {
     }
   });
 
-  test("to a server whose certificate is not trusted fails, and the server sees it go", async () => {
+  test("a TLS connect to an untrusted server fails, and the server sees the client leave", async () => {
     const { listener, address } = secureServer();
     const error = await failure(() => socket.create_connection(address, null, null, { tls: {} }));
     expect(error).toBeInstanceOf(socket.SSLError);
@@ -172,24 +173,24 @@ describe("a server that demands certificates", () => {
   }
   const stranger = { ca: [] };
 
-  test("accepts a client whose certificate it can verify", async () => {
+  test("a server that requires certificates accepts a client that it can verify", async () => {
     const { listener, client } = await asked({ ca: cert });
     await expectAlive(client, kept((await listener.accept())[0]));
   });
 
-  test("resets a client whose certificate it cannot verify, and nobody accepts it", async () => {
+  test("a server that requires certificates resets a client that it cannot verify", async () => {
     const { listener, client } = await asked(stranger);
     expect(await failure(() => client.recv(1))).toBeInstanceOf(socket.ConnectionResetError);
     listener.settimeout(0);
     expect(await failure(() => listener.accept())).toBeInstanceOf(socket.BlockingIOError);
   });
 
-  test("accepts it if rejectUnauthorized is false", async () => {
+  test("a server with rejectUnauthorized false accepts a client that it cannot verify", async () => {
     const { listener, client } = await asked({ ...stranger, rejectUnauthorized: false });
     await expectAlive(client, kept((await listener.accept())[0]));
   });
 
-  test("sends an alert to a client without one, whose recv throws it as an SSLError", async () => {
+  test("a client without the required certificate gets an alert, which recv throws as an SSLError", async () => {
     const address = (await asked({ ca: cert })).listener.getsockname();
     const client = kept(await socket.create_connection(address, null, null, { tls: { ca: cert } }));
     const error = await failure(() => client.recv(1));
@@ -198,7 +199,7 @@ describe("a server that demands certificates", () => {
   });
 });
 
-test("connect() verifies the host that it connects to, not a preset name", async () => {
+test("connect() verifies the name of the host that it connects to, not a preset one", async () => {
   // The certificate is of localhost, 127.0.0.1 and ::1.
   const listener = kept(socket.create_server(["127.0.0.2", 0], { tls: { key, cert } }));
   const one = kept(socket.socket());
@@ -213,7 +214,7 @@ test("connect() verifies the host that it connects to, not a preset name", async
 describe("the name that is verified", () => {
   const elsewhere = () => kept(socket.create_server(["127.0.0.2", 0], { tls: { key, cert } })).getsockname();
 
-  test("is the host's, too, where serverName is undefined or empty: never a preset one", async () => {
+  test("an undefined or empty serverName means the host's name", async () => {
     const address = elsewhere();
     for (const serverName of [undefined, ""]) {
       const tls = { ca: cert, serverName } as socket.TLS;
@@ -226,13 +227,13 @@ describe("the name that is verified", () => {
     }
   });
 
-  test("is given for a Unix path, which has none", async () => {
+  test("TLS on a Unix path needs a serverName", async () => {
     const path = `/tmp/ringback-tls-${process.pid}.sock`;
     const one = kept(socket.socket(socket.AF_UNIX));
     expect(await failure(() => one.connect(path, { tls: { ca: cert } }))).toBeInstanceOf(TypeError);
   });
 
-  test("may be wrong where nothing is rejected; then the connection is not authorized", async () => {
+  test("with rejectUnauthorized false, a wrong name connects and is not authorized", async () => {
     const client = kept(
       await socket.create_connection(elsewhere(), null, null, {
         tls: { ca: cert, rejectUnauthorized: false },
@@ -243,7 +244,7 @@ describe("the name that is verified", () => {
   });
 });
 
-test("authorized says whether the peer's certificate was verified", async () => {
+test("authorized tells whether the peer's certificate was verified", async () => {
   const listener = kept(socket.create_server(["127.0.0.1", 0], { tls: { key, cert } }));
   const client = await secureClient(listener.getsockname());
   const [conn] = await listener.accept();
@@ -252,7 +253,7 @@ test("authorized says whether the peer's certificate was verified", async () => 
   expect(kept(conn).authorized).toBe(false);
 });
 
-test("a listening socket counts the clients that it turned away", async () => {
+test("a listening socket counts the clients that it refused", async () => {
   const options = { tls: { key, cert, ca: cert, requestCert: true } };
   const listener = kept(socket.create_server(["127.0.0.1", 0], options));
   const client = await secureClient(listener.getsockname()).catch(() => undefined);

@@ -1,4 +1,4 @@
-/** What accept does when nothing is there, and what remains of the calls that gave up. */
+/** What accept does when nothing waits, and what remains of calls that gave up. */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { closeDescriptor, connectDescriptor, openDescriptor } from "../../../src/os/descriptor.ts";
 import * as socket from "../../../src/socket.ts";
@@ -25,7 +25,7 @@ async function expectAlive(a: socket.Socket, b: socket.Socket): Promise<void> {
 }
 
 describe("accept", () => {
-  test("that does not wait sees what the kernel has, in a loop that does nothing else", async () => {
+  test("a non-blocking accept in a busy loop sees what the kernel has", async () => {
     const { listener, address } = server();
     listener.settimeout(0);
     // Not through Bun, whose connect would let the listener's turn come.
@@ -38,7 +38,7 @@ describe("accept", () => {
     expect(kept(accepted![0]).getpeername()).toEqual(accepted![1]);
   });
 
-  test("may wait 1024 times; those that were aborted do not count", async () => {
+  test("1024 accepts may wait, and aborted ones do not count", async () => {
     const { listener, address } = server();
     const wait = (count: number, signal: AbortSignal): Promise<socket.OSError>[] =>
       Array.from({ length: count }, () => failure(() => listener.accept({ signal })));
@@ -55,7 +55,7 @@ describe("accept", () => {
   });
 });
 
-test("closing resets the connections that wait for accept()", async () => {
+test("closing a listener resets the connections that wait for accept()", async () => {
   const { listener, address } = server(5);
   const client = kept(await socket.create_connection(address));
   client.settimeout(3);

@@ -1,6 +1,6 @@
 /**
- * A call that is followed by another one a few microtasks later: it must not reach a descriptor that has
- * changed hands.
+ * A call that another one follows within a few microtasks: neither may touch what now belongs to
+ * somebody else.
  */
 import { afterEach, expect, test } from "bun:test";
 import { dlopen } from "bun:ffi";
@@ -26,7 +26,7 @@ function datagramSocket(): socket.Socket<socket.AF_INET> {
   return one;
 }
 
-test("a datagram socket that is closed while it connects connects no other", async () => {
+test("closing a datagram socket while it connects does not connect another socket", async () => {
   const server = datagramSocket();
   for (const count of TICKS) {
     const closed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);
@@ -40,7 +40,7 @@ test("a datagram socket that is closed while it connects connects no other", asy
   }
 });
 
-test("a sendto whose socket is closed or detached meanwhile does not leave by another", async () => {
+test("a sendto whose socket is closed or detached meanwhile does not use another socket", async () => {
   const sink = datagramSocket();
   sink.settimeout(5);
   for (const count of TICKS) {
@@ -60,30 +60,27 @@ test("a sendto whose socket is closed or detached meanwhile does not leave by an
   expect(await outcome(sink.recv(1))).toBe("EAGAIN");
 });
 
-test.if(process.platform === "linux")(
-  "a connect is ended by its signal and by close(), whenever they come",
-  async () => {
-    // A queue for one connection, and that is there: the kernel drops the others' SYN.
-    const hole = kept(socket.socket());
-    hole.bind(["127.0.0.1", 0]);
-    const { symbols } = dlopen("libc.so.6", { listen: { args: ["i32", "i32"], returns: "i32" } });
-    symbols.listen(hole.fileno(), 0);
-    await kept(socket.socket()).connect(hole.getsockname());
-    for (const count of TICKS) {
-      for (const end of ["abort", "close"] as const) {
-        const client = kept(socket.socket());
-        const controller = new AbortController();
-        const connecting = outcome(client.connect(hole.getsockname(), { signal: controller.signal }));
-        await ticks(count);
-        if (end === "abort") controller.abort();
-        else client.close();
-        expect(await connecting).toBe(end === "abort" ? "AbortError" : "EBADF");
-        client.close();
-        expect(client.fileno()).toBe(-1);
-      }
+test.if(process.platform === "linux")("a signal or close() ends a connect at any moment", async () => {
+  // A queue for one connection, and that is there: the kernel drops the others' SYN.
+  const hole = kept(socket.socket());
+  hole.bind(["127.0.0.1", 0]);
+  const { symbols } = dlopen("libc.so.6", { listen: { args: ["i32", "i32"], returns: "i32" } });
+  symbols.listen(hole.fileno(), 0);
+  await kept(socket.socket()).connect(hole.getsockname());
+  for (const count of TICKS) {
+    for (const end of ["abort", "close"] as const) {
+      const client = kept(socket.socket());
+      const controller = new AbortController();
+      const connecting = outcome(client.connect(hole.getsockname(), { signal: controller.signal }));
+      await ticks(count);
+      if (end === "abort") controller.abort();
+      else client.close();
+      expect(await connecting).toBe(end === "abort" ? "AbortError" : "EBADF");
+      client.close();
+      expect(client.fileno()).toBe(-1);
     }
-  },
-);
+  }
+});
 
 async function waitingPair(chunks: string[]): Promise<socket.Socket<socket.AF_INET>> {
   const [a, b] = socket.socketpair().map(kept) as unknown as [
@@ -99,7 +96,7 @@ async function waitingPair(chunks: string[]): Promise<socket.Socket<socket.AF_IN
   return b;
 }
 
-test("recv_into and a recv in its microtasks return bytes in order, or the second is refused", async () => {
+test("a recv in the microtasks after recv_into returns bytes in order or is refused", async () => {
   for (const count of TICKS) {
     const sock = await waitingPair(["111", "222", "333"]);
     const buffer = Buffer.alloc(6);
@@ -112,7 +109,7 @@ test("recv_into and a recv in its microtasks return bytes in order, or the secon
   }
 });
 
-test("a buffer that is transferred away takes no byte with it", async () => {
+test("a buffer that is transferred away loses no byte", async () => {
   for (const type of ["waiting", "there"] as const) {
     const [a, b] = socket.socketpair().map(kept) as unknown as [
       socket.Socket<socket.AF_INET>,
@@ -137,7 +134,7 @@ test("a buffer that is transferred away takes no byte with it", async () => {
   expect(String(await receiver.recv(9))).toBe("abc");
 });
 
-test("text with a zero byte is refused where C would cut it", async () => {
+test("a string with a zero byte is refused where C would truncate it", async () => {
   const one = kept(socket.socket(socket.AF_UNIX));
   expect(() => one.bind("/tmp/a\0b")).toThrow("embedded null byte");
   expect(() => socket.create_server("/tmp/a\0b", { family: socket.AF_UNIX })).toThrow("embedded null byte");

@@ -8,7 +8,7 @@ const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString();
 afterEach(closeAll);
 
 describe("options", () => {
-  test("are what the kernel reports, before and after", () => {
+  test("options are what the kernel reports, before and after connecting", () => {
     const one = kept(socket.socket());
     expect(one.getsockopt(SOL_SOCKET, SO_REUSEADDR)).toBe(0);
     const flags: [number, number][] = [
@@ -27,7 +27,7 @@ describe("options", () => {
     expect(one.getsockopt(SOL_SOCKET, socket.SO_ERROR)).toBe(0);
   });
 
-  test("of size are taken, as numbers and as packed structs", () => {
+  test("size options can be set as numbers and as packed structs", () => {
     const one = kept(socket.socket());
     const factor = process.platform === "linux" ? 2 : 1;
     one.setsockopt(SOL_SOCKET, socket.SO_RCVBUF, 20_000);
@@ -39,7 +39,7 @@ describe("options", () => {
     expect([linger.readInt32LE(0), linger.readInt32LE(4), linger.length]).toEqual([1, 7, 8]);
   });
 
-  test("outlive the connecting, and a connect that fails", async () => {
+  test("options survive connecting and a connect that fails", async () => {
     const { listener, address } = server();
     const one = kept(socket.socket());
     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1);
@@ -52,7 +52,7 @@ describe("options", () => {
     expect(two.getsockopt(SOL_SOCKET, socket.SO_KEEPALIVE)).toBe(1);
   });
 
-  test("that do not exist, and invalid values, are errors", async () => {
+  test("unknown options and invalid values are errors", async () => {
     const one = kept(socket.socket());
     expect(await failure(() => one.getsockopt(SOL_SOCKET, 9999))).toMatchObject({ code: "ENOPROTOOPT" });
     expect(await failure(() => one.setsockopt(SOL_SOCKET, 9999, 1))).toMatchObject({ code: "ENOPROTOOPT" });
@@ -64,7 +64,7 @@ describe("options", () => {
     }
   });
 
-  test("SO_LINGER with 0 seconds makes close a reset; off, it does not", async () => {
+  test("SO_LINGER with 0 seconds makes close a reset, and switched off it does not", async () => {
     for (const on of [1, 0]) {
       const { client, conn } = await connection();
       client.setsockopt(SOL_SOCKET, socket.SO_LINGER, new Int32Array([on, 0]));
@@ -77,7 +77,7 @@ describe("options", () => {
 });
 
 describe("the descriptor", () => {
-  test("is given away by detach, open, and the object is closed", async () => {
+  test("detach returns the open descriptor and closes the object", async () => {
     const [a, b] = socket.socketpair();
     kept(b);
     const fd = a.fileno();
@@ -92,7 +92,7 @@ describe("the descriptor", () => {
     expect(text(await b.recv(9))).toBe("there");
   });
 
-  test("of a listener that is given away still listens", async () => {
+  test("a listener's descriptor still listens after detach", async () => {
     const { listener, address } = server();
     const same = kept(socket.socket(undefined, undefined, 0, listener.detach()));
     same.settimeout(5);
@@ -100,7 +100,7 @@ describe("the descriptor", () => {
     expect((await same.accept())[1]).toEqual(client.getsockname() as [string, number]);
   });
 
-  test("is not given away while bytes wait that would be lost", async () => {
+  test("detach is refused while received bytes would be lost", async () => {
     const [a, b] = socket.socketpair();
     kept(a);
     kept(b);
@@ -110,7 +110,7 @@ describe("the descriptor", () => {
     expect(text(await a.recv(1))).toBe("y");
   });
 
-  test("that is invalid is an error", async () => {
+  test("an invalid descriptor is an error", async () => {
     expect(await failure(() => socket.socket(AF_INET, SOCK_STREAM, 0, -1))).toBeInstanceOf(RangeError);
     expect(await failure(() => socket.socket(undefined, undefined, 0, 99_999))).toMatchObject({
       code: "EBADF",

@@ -1,4 +1,4 @@
-/** A socket as text: Python's own words. */
+/** A socket as text, in Python's own words. */
 import { afterEach, expect, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { closeAll, kept } from "../../support/sockets.ts";

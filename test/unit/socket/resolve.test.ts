@@ -1,4 +1,7 @@
-/** What becomes of what the name service says, or does not say. Its answers are given here, not asked for. */
+/**
+ * How answers of the name service are used, and their absence. The test gives the answers
+ * itself.
+ */
 import { afterEach, describe, expect, setDefaultTimeout, spyOn, test, type Mock } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { closeAll, failure, kept, server } from "../../support/sockets.ts";
@@ -25,7 +28,7 @@ function fails(code: string): void {
 }
 
 describe("a name service", () => {
-  test("resolve: a silent DNS server is EAI_AGAIN, an unknown name EAI_NONAME", async () => {
+  test("resolve: a silent DNS server gives EAI_AGAIN, an unknown name EAI_NONAME", async () => {
     const codes = [
       ["EAI_AGAIN", "EAI_AGAIN"],
       ["DNS_ETIMEOUT", "EAI_AGAIN"],
@@ -42,7 +45,7 @@ describe("a name service", () => {
     }
   });
 
-  test("a resolver that returns an address twice: it is listed once, in order", async () => {
+  test("resolve: a repeated address is returned once, in order", async () => {
     answers(["127.0.0.2", 4], ["::1", 6], ["127.0.0.2", 4], ["127.0.0.1", 4], ["::1", 6]);
     const found = await socket.getaddrinfo("a.name", 80, 0, SOCK_STREAM);
     expect(found.map(([family, , , , [host]]) => [family, host])).toEqual([
@@ -52,7 +55,7 @@ describe("a name service", () => {
     ]);
   });
 
-  test("is asked for the family that is wanted, and no other", async () => {
+  test("resolve: only the requested family is looked up", async () => {
     const asked = answers(["127.0.0.1", 4]);
     for (const family of [0, AF_INET, AF_INET6]) await socket.getaddrinfo("a.name", 80, family);
     const { listener, address } = server();
@@ -62,7 +65,7 @@ describe("a name service", () => {
     expect(asked.mock.calls).toEqual([0, 4, 6, 4, 6].map((family) => ["a.name", { family }]) as never);
   });
 
-  test("that has nothing of the family is EAI_NONAME", async () => {
+  test("resolve: a name without an address of the family gives EAI_NONAME", async () => {
     answers();
     const error = await failure(() => kept(socket.socket(AF_INET6)).connect(["a.name", 80]));
     expect(error).toBeInstanceOf(socket.gaierror);

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,16 +10,13 @@ import { run } from "../../support/tutorial.ts";
 const { AF_INET, AF_INET6, AF_UNIX, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET } = socket;
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString();
 
-// Ten thousand connects take longer than Bun's 5 seconds on a machine that is busy with something else.
-setDefaultTimeout(30_000);
-
 afterEach(() => {
   socket.setdefaulttimeout(null);
   closeAll();
 });
 
 describe("the surface", () => {
-  test("has every name of the contract", () => {
+  test("the library exports every promised name", () => {
     const module = (
       "create_connection getaddrinfo socket create_server socketpair getdefaulttimeout setdefaulttimeout gethostname " +
       "inet_aton inet_ntoa inet_pton inet_ntop htons ntohs htonl ntohl"
@@ -42,7 +39,7 @@ describe("the surface", () => {
     expect(one).toBeInstanceOf(socket.socket as unknown as new () => unknown);
   });
 
-  test.skipIf(python === null)("has the platform's constants, and none that Python has not", () => {
+  test.skipIf(python === null)("the library has the platform's constants and none that Python lacks", () => {
     const program = `
 import json, socket, sys
 json.dump({n: int(v) for n, v in vars(socket).items() if n.isupper() and isinstance(v, int)}, sys.stdout)`;
@@ -63,7 +60,7 @@ json.dump({n: int(v) for n, v in vars(socket).items() if n.isupper() and isinsta
     expect(missing).toEqual([]);
   });
 
-  test("names an unsupported call in its error, and ignores nothing", async () => {
+  test("unsupported calls and flags are refused by name", async () => {
     const { client } = await connection();
     for (const name of ["recvmsg", "recvmsg_into", "sendmsg", "dup", "ioctl"] as const) {
       const error = await failure(() => client[name]());
@@ -92,7 +89,7 @@ json.dump({n: int(v) for n, v in vars(socket).items() if n.isupper() and isinsta
 });
 
 describe("bind", () => {
-  test("bind to port 0 has the real port before listen, and connections come to it", async () => {
+  test("bind to port 0 gives a real port before listen, and connections reach it", async () => {
     const one = kept(socket.socket());
     one.bind(["127.0.0.1", 0]);
     const address = one.getsockname();
@@ -103,7 +100,7 @@ describe("bind", () => {
     expect(client.getpeername()).toEqual(address);
   });
 
-  test("to a taken port, a foreign address, or twice, fails at bind", async () => {
+  test("bind to a taken port or a foreign address, or a second bind, fails", async () => {
     const { address } = server();
     const taken = await failure(() => kept(socket.socket()).bind(address));
     expect(taken).toMatchObject({ code: "EADDRINUSE", syscall: "bind", address: address.join(":") });
@@ -120,7 +117,7 @@ describe("bind", () => {
   // Even root is refused once it cannot have the capability.
   const asRoot = process.getuid?.() === 0 ? ["setpriv", "--bounding-set=-net_bind_service"] : [];
   test.skipIf(!hasProc || Bun.which("setpriv") === null)(
-    "to a port below 1024 without the right is EACCES",
+    "bind to a port below 1024 without the privilege is EACCES",
     async () => {
       const program = `import * as socket from "${import.meta.dir}/../../../src/socket.ts";
         try { socket.socket().bind(["127.0.0.1", 80]); } catch (error) {
@@ -132,7 +129,7 @@ describe("bind", () => {
 });
 
 describe("listen and accept", () => {
-  test("ten wait, the eleventh is rejected with a reset, and the ten are served in order", async () => {
+  test("a backlog of ten holds ten in order and resets the eleventh", async () => {
     const { listener, address } = server(10);
     const clients: socket.Socket<socket.AF_INET>[] = [];
     for (let i = 0; i < 11; i++) {
@@ -153,7 +150,7 @@ describe("listen and accept", () => {
     expect(await failure(() => listener.accept())).toBeInstanceOf(socket.BlockingIOError);
   });
 
-  test("hands the backlog to the kernel", async () => {
+  test("listen passes the backlog to the kernel", async () => {
     const { listener } = server(7);
     // For a listener, TCP_INFO's tcpi_sacked (at 28, after eight bytes and five words) is its backlog
     // (tcp(7)).
@@ -164,7 +161,7 @@ describe("listen and accept", () => {
     expect(backlog()).toBe(3);
   });
 
-  test("without a backlog, with 0 or fewer, is legal", async () => {
+  test("listen works without a backlog and with 0 or less", async () => {
     for (const backlog of [[], [0], [-1]]) {
       const one = kept(socket.socket());
       one.bind(["127.0.0.1", 0]);
@@ -177,7 +174,7 @@ describe("listen and accept", () => {
     expect(await failure(() => kept(socket.socket()).listen(1.5))).toBeInstanceOf(TypeError);
   });
 
-  test("accept before listen is EINVAL; listen on a connection is EINVAL", async () => {
+  test("accept before listen and listen on a connection are EINVAL", async () => {
     const one = kept(socket.socket());
     one.bind(["127.0.0.1", 0]);
     expect(await failure(() => one.accept())).toMatchObject({ code: "EINVAL", syscall: "accept" });
@@ -185,7 +182,7 @@ describe("listen and accept", () => {
     expect(await failure(() => client.listen())).toMatchObject({ code: "EINVAL", syscall: "listen" });
   });
 
-  test("a listen that fails leaves the socket open, and nobody else's descriptor is closed", async () => {
+  test("a listen that fails leaves the socket open and closes no other descriptor", async () => {
     const [a, b] = [kept(socket.socket()), kept(socket.socket())];
     for (const one of [a, b]) one.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1);
     a.bind(["127.0.0.1", 0]);
@@ -200,7 +197,7 @@ describe("listen and accept", () => {
     a.close();
   });
 
-  test("accept returns a socket of the listener's family and type, and the peer's address", async () => {
+  test("accept returns a socket of the listener's kind and the peer's address", async () => {
     const { client, conn, peer, listener } = await connection();
     expect([conn.family, conn.type]).toEqual([AF_INET, SOCK_STREAM]);
     expect(peer).toEqual(client.getsockname());
@@ -209,7 +206,7 @@ describe("listen and accept", () => {
     expect(conn.fileno()).toBeGreaterThan(2);
   });
 
-  test("closing ends pending accepts, and frees the port at once", async () => {
+  test("closing a listener ends pending accepts and frees the port immediately", async () => {
     const { listener, address } = server();
     const pending = [failure(() => listener.accept()), failure(() => listener.accept())];
     listener.close();
@@ -240,7 +237,7 @@ describe("listen and accept", () => {
 });
 
 describe("a Unix domain listener", () => {
-  test("has a path, which stays after close as the kernel has it", async () => {
+  test("a Unix listener has a path, which remains after close", async () => {
     const path = join(tmpdir(), `ringback-${process.pid}.sock`);
     const listener = kept(socket.create_server(path, { family: AF_UNIX }));
     try {
@@ -266,7 +263,7 @@ describe("a Unix domain listener", () => {
   });
 });
 
-test("every call on a closed socket is EBADF, and closing again is nothing", async () => {
+test("every call on a closed socket is EBADF, and closing again does nothing", async () => {
   const { client, address } = { ...(await connection()), address: ["127.0.0.1", 1] as [string, number] };
   client.close();
   client.close();
@@ -294,17 +291,7 @@ test("every call on a closed socket is EBADF, and closing again is nothing", asy
   expect(await client.connect_ex(address)).toBe(9);
 });
 
-test.skipIf(!hasProc)("ten thousand connects and closes give back descriptors and memory", async () => {
-  const { stdout, code } = await run([process.execPath, "run", "test/support/connects.ts"]);
-  expect(code).toBe(0);
-  const left = JSON.parse(stdout.toString());
-  expect(left.descriptors).toBe(0);
-  // Twenty tries were between -12 and 22 MB, but for one before the pause (48); a leak of 6 KB each was 68
-  // MB.
-  expect(left.bytes).toBeLessThan(40 << 20);
-});
-
-test("IPv6 listens and connects, alone or for IPv4, too", async () => {
+test("IPv6 listens and connects, alone or with IPv4", async () => {
   const six = kept(socket.create_server(["::1", 0], { family: AF_INET6 }));
   const client = kept(socket.socket(AF_INET6));
   await client.connect(six.getsockname());

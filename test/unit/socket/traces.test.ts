@@ -1,4 +1,7 @@
-/** An error's stack has the caller's line, although an event made the error long after the call. */
+/**
+ * An error's stack shows the caller's line, although an event raised the error long after the
+ * call.
+ */
 import { afterEach, expect, test } from "bun:test";
 import * as socket from "../../../src/socket.ts";
 import { closeAll, connection, freeAddress, kept, server } from "../../support/sockets.ts";
@@ -47,7 +50,7 @@ const CALLS: Record<string, () => Promise<unknown>> = {
 };
 
 for (const [name, call] of Object.entries(CALLS)) {
-  test(`of ${name}`, async () => {
+  test(`the stack trace of a failed ${name} leads to the caller`, async () => {
     const error = (await call().catch((error: unknown) => error)) as socket.error;
     expect(error).toBeInstanceOf(socket.error);
     const [, first] = error.stack!.split("\n    at ");

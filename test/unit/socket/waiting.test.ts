@@ -1,5 +1,6 @@
 /**
- * Pending calls: leftovers of settled ones, distant deadlines, and the patience of a close.
+ * Calls that wait: what finished ones leave behind, deadlines far away, and how long a close
+ * waits for the peer.
  */
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { getEventListeners } from "node:events";
@@ -51,8 +52,8 @@ async function take(fd: number, length: number): Promise<Buffer> {
   return memory;
 }
 
-describe("a call that has settled", () => {
-  test("leaves no listener on its signal", async () => {
+describe("a call that is over", () => {
+  test("a finished call leaves no listener on its signal", async () => {
     const { client, conn } = await connection();
     const { signal } = new AbortController();
     for (let i = 0; i < 1000; i++) {
@@ -67,7 +68,7 @@ describe("a call that has settled", () => {
     expect(getEventListeners(signal, "abort").length).toBe(0);
   });
 
-  test("makes room for another: of sendall 1024 may wait, and those that were aborted do not count", async () => {
+  test("1024 sendall calls may wait, and aborted ones do not count", async () => {
     const { one, peer, sent, sending } = stuck();
     const x = Buffer.from("x");
     for (const count of [1023, 600, 600]) {
@@ -85,7 +86,7 @@ describe("a call that has settled", () => {
   });
 });
 
-test("a deadline after more days than a timer has is not over at once, and costs no CPU until then", async () => {
+test("a deadline beyond a timer's range is not due immediately and costs no CPU", async () => {
   // In a process of its own, whose shared timer no other test has armed.
   const program = `
     import * as socket from ${JSON.stringify(`${import.meta.dir}/../../../src/socket.ts`)};
@@ -104,8 +105,8 @@ test("a deadline after more days than a timer has is not over at once, and costs
   expect(JSON.parse(stdout.toString())).toEqual(["here", [2 ** 31 - 1]]);
 });
 
-describe("a close with bytes left to deliver", () => {
-  test("is patient with a peer that takes some in every ten seconds, and delivers all", async () => {
+describe("a close that still owes bytes", () => {
+  test("a close with unsent bytes waits for a peer that takes some every ten seconds", async () => {
     const { one, peer, sent, sending } = stuck();
     one.close();
     const pieces: Buffer[] = [];
@@ -122,7 +123,7 @@ describe("a close with bytes left to deliver", () => {
     expect((await failure(() => take(peer, 1))).message).toBe("the end came after 0 of 1 bytes");
   });
 
-  test("gives up a peer that has taken nothing for ten seconds: TimeoutError", async () => {
+  test("a close with unsent bytes gives up a peer that takes nothing for ten seconds", async () => {
     for (const before of [0, 300_000]) {
       const { one, peer, sending } = stuck();
       const ended = failure(() => sending);
@@ -142,7 +143,7 @@ describe("a close with bytes left to deliver", () => {
 });
 
 test.skipIf(process.platform !== "linux")(
-  "a sendall does not block in the kernel even if another process has made the shared descriptor blocking",
+  "a sendall does not block in the kernel even if another owner made the descriptor blocking",
   async () => {
     const { one, fd, peer, sent, sending } = stuck();
     const F_SETFL = 4;
