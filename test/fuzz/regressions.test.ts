@@ -134,12 +134,6 @@ describe("found by fuzzing", () => {
     }
   });
 
-  test("a result of a comparison with nothing but its format is refused", () => {
-    expect(thrown(() => parseResult('{"format":"ringback comparison 1"}', "r.json"))).toMatchObject({
-      message: "r.json: is damaged, or of another version: date is not a text",
-    });
-  });
-
   test("a table of nothing but zeros shows empty bars", () => {
     const [one] = cases;
     const shares = { limited: false, cpuShare: 0, waitShare: null, reason: null };

@@ -232,7 +232,6 @@ test.skipIf(libc === undefined)(
 test("the transport over send(2) returns what Bun's write returns: all, a part followed by a drain, or -1", async () => {
   const results: number[] = [];
   let [drains, early] = [0, -1];
-  let direct = false;
   const block = pattern(16_384);
   const { port } = listen({
     data(socket, chunk) {
