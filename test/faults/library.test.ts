@@ -92,7 +92,8 @@ test.skipIf(!hasProc)(
     const left = JSON.parse(await child.stdout.text());
     expect(await child.exited).toBe(0);
     expect(left.descriptors).toBe(0);
-    // Twenty tries were between -12 and 22 MB, but for one before the pause (48); a leak of 6 KB each was 68 MB.
+    // Twenty tries were between -12 and 22 MB, but for one before the pause (48); a leak of 6 KB each was 68
+    // MB.
     expect(left.bytes).toBeLessThan(40 << 20);
   },
 );

@@ -6,7 +6,8 @@ import { descriptors, killAll, launch } from "../support/program.ts";
 import { connected, hasRaw, rawPeer, type RawPeer } from "../support/raw-peer.ts";
 
 setDefaultTimeout(30_000);
-// Each test has a program of its own, and waits for it: they run side by side, but for the one that weighs memory.
+// Each test has a program of its own, and waits for it: they run side by side, but for the one that weighs
+// memory.
 afterAll(killAll);
 
 /** Lets peers come, and reports which are served and which refused: none waits without an answer. */

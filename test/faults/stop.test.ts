@@ -170,7 +170,9 @@ const situations: Record<string, Situation> = {
 };
 const links = new WeakMap<Program, Link>();
 
-/** They wait mostly, and so run side by side, three at a time: more would take the processors from each other. */
+/**
+ * They wait mostly, and so run side by side, three at a time: more would take the processors from each other.
+ */
 const ABREAST = 3;
 let running = 0;
 const waiting: (() => void)[] = [];

@@ -1,7 +1,7 @@
 /**
- * One random program of socket calls on two connected ends, and its model: what is received is a prefix of what was
- * sent, and all of it at a graceful end. Each direction has a writer and a reader, which run at the same time. It changes
- * when an end may call something else.
+ * One random program of socket calls on two connected ends, and its model: what is received is a prefix of
+ * what was sent, and all of it at a graceful end. Each direction has a writer and a reader, which run at the
+ * same time. It changes when an end may call something else.
  */
 import { expect } from "bun:test";
 import * as socket from "../../src/socket.ts";
@@ -353,7 +353,8 @@ export class Game {
     if (how === 2) end.settimeout(0.001);
     const signal = how === 3 ? AbortSignal.timeout(1) : undefined;
     const call = end.recv(size, { signal });
-    // On a socket that was closed, settimeout throws as well: then the call's own error must not be left alone.
+    // On a socket that was closed, settimeout throws as well: then the call's own error must not be left
+    // alone.
     call.catch(() => undefined);
     try {
       end.settimeout(null);

@@ -1,8 +1,8 @@
 /**
  * Random programs of socket calls on two connected ends, against a model (stream-game.ts).
  *
- * A failure names its seed. It replays by `FUZZ_SEED=17 bun test test/fuzz/streams.test.ts`; with `FUZZ_RUNS=500`, the
- * 499 seeds after it are played as well.
+ * A failure names its seed. It replays by `FUZZ_SEED=17 bun test test/fuzz/streams.test.ts`; with
+ * `FUZZ_RUNS=500`, the 499 seeds after it are played as well.
  */
 import { describe, test } from "bun:test";
 import * as socket from "../../src/socket.ts";

@@ -1,4 +1,4 @@
-/** The rules of the house, checked from the files' own import lines. */
+/** The plan of the house, checked from the files' own import lines and sizes. */
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
@@ -49,10 +49,19 @@ describe("imports in src", () => {
     expect(wrong).toEqual([]);
   });
 
-  test("bun:ffi is imported only by engine, os and the library's system calls", () => {
-    const users = files.filter((file) => file.startsWith("src/") && imports(file).includes("bun:ffi"));
-    const rooms = new Set(users.map(roomOf));
-    expect([...rooms].filter((room) => !["engine", "os", "socket"].includes(room))).toEqual([]);
+  test("only engine and os load bun and bun:ffi", () => {
+    const users = files.filter(
+      (file) => file.startsWith("src/") && imports(file).some((name) => /^bun(:ffi)?$/.test(name)),
+    );
+    expect(users.filter((file) => !["engine", "os"].includes(roomOf(file)))).toEqual([]);
+  });
+
+  test("only Bun's engine calls Bun.listen, Bun.connect and Bun.udpSocket", () => {
+    const users = files.filter(
+      (file) =>
+        file.startsWith("src/") && /^(?!\s*(\*|\/\/)).*\bBun\.(listen|connect|udpSocket)\b/m.test(text(file)),
+    );
+    expect(users.filter((file) => !file.startsWith("src/engine/bun/"))).toEqual([]);
   });
 });
 

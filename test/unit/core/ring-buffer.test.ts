@@ -127,6 +127,36 @@ describe("a ring refuses, and stays as it was", () => {
   });
 });
 
+describe("unshift", () => {
+  test("puts bytes before all that waits, without a copy where a slot is free", () => {
+    const ring = new RingBuffer(100);
+    ring.push(Buffer.from("cd"));
+    const first = Buffer.from("ab");
+    ring.unshift(first);
+    expect([ring.held, ring.memory]).toEqual([4, 4]);
+    expect(ring.take(9)).toBe(first);
+    expect(`${ring.take(9)}`).toBe("cd");
+    expect([ring.held, ring.memory]).toEqual([0, 0]);
+    ring.unshift(first);
+    expect(ring.take(9)).toBe(first);
+  });
+
+  test("joins them with the oldest chunk where a part of it is gone, or no slot is free", () => {
+    const used = new RingBuffer(100);
+    used.push(Buffer.from("xxcd"), 2);
+    used.unshift(Buffer.from("ab"));
+    expect([used.held, used.memory, `${used.take(9)}`]).toEqual([4, 4, "abcd"]);
+    expect([used.held, used.memory]).toEqual([0, 0]);
+    const full = new RingBuffer(1000);
+    for (let i = 0; i < RING_SLOTS; i++) full.push(Buffer.from("c"));
+    full.unshift(Buffer.from("ab"));
+    expect(full.full).toBe(true);
+    expect([full.held, full.memory, `${full.take(9)}`]).toEqual([RING_SLOTS + 2, RING_SLOTS + 2, "abc"]);
+    for (let i = 1; i < RING_SLOTS; i++) expect(`${full.take(9)}`).toBe("c");
+    expect([full.held, full.memory, full.take(1)]).toEqual([0, 0, undefined]);
+  });
+});
+
 test("an unused chunk comes out of the ring as the same object", () => {
   const ring = new RingBuffer(10);
   const whole = chunk(1, 2, 3);

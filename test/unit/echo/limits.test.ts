@@ -82,7 +82,8 @@ test.skipIf(process.platform !== "linux")(
   async () => {
     const server = await start({ idleTimeout: 0.5 });
     const client = await stalled(server.port);
-    // Far less than a third of what the kernel holds: it asks us for nothing, and still the peer reads all the while.
+    // Far less than a third of what the kernel holds: it asks us for nothing, and still the peer reads all
+    // the while.
     const began = performance.now();
     client.socket.on("data", () => {
       client.socket.pause();

@@ -124,9 +124,7 @@ test("a value that cannot become text is refused with the library's own message"
     () => socket.getaddrinfo("127.0.0.1", none),
   ]) {
     const error = await failure(call);
-    expect(error.message).toMatch(
-      /^(recv|getsockopt|shutdown|htonl|getaddrinfo)\b.*\[object\]/,
-    );
+    expect(error.message).toMatch(/^(recv|getsockopt|shutdown|htonl|getaddrinfo)\b.*\[object\]/);
   }
 });
 
