@@ -116,6 +116,8 @@ export class Limits {
     if (this.idleMs === Infinity) return false;
     if (shutAt < Infinity) return this.now - shutAt > sweeps(LINGER_MS);
     // When the kernel is asked first, what it tells is new in any case, and the timeout begins again.
-    return this.now - Math.max(openedAt, movedAt, readAt) > 2 * sweeps(this.idleMs);
+    // One that does not read is closed after LINGER_MS more, without a FIN that would wait behind its bytes.
+    const unread = end.incoming.length > 0 ? LINGER_MS : 0;
+    return this.now - Math.max(openedAt, movedAt, readAt) > 2 * sweeps(this.idleMs) + unread;
   }
 }
