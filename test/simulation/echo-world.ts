@@ -118,6 +118,13 @@ export class EchoWorld extends World {
     this.#peerOf(socket).delivered(queue, size);
   }
 
+  /** When there was last no descriptor. */
+  #lastExhausted = -Infinity;
+
+  get #exhaustedAt(): number {
+    return this.kernel.exhausted ? this.clock.now : this.#lastExhausted;
+  }
+
   override closed(socket: FakeSocket): void {
     this.#peerOf(socket).closed();
   }
@@ -126,7 +133,8 @@ export class EchoWorld extends World {
   resets(by: Endpoint): void {
     const peer = this.#byEndpoint.get(by.peer);
     if (peer === undefined || peer.socket !== undefined) return;
-    if (this.kernel.exhausted && this.#limits.stopBegan < Infinity) return;
+    // A stop waits for a turn, and not for descriptors.
+    if (this.#exhaustedAt >= this.#limits.stopBegan) return;
     this.fail(`peer ${peer.end.id} is reset, and was never accepted`);
   }
 
@@ -202,6 +210,7 @@ export class EchoWorld extends World {
   #exhaust(): void {
     const { kernel, random } = this;
     if (kernel.exhausted && random.chance(0.95)) return;
+    if (kernel.exhausted) this.#lastExhausted = this.clock.now;
     kernel.exhausted = !kernel.exhausted;
     this.trace.step(kernel.exhausted ? "no descriptor is left" : "there are descriptors again", 0);
   }
