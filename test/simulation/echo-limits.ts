@@ -69,6 +69,8 @@ export class Limits {
 
   /** May the server send FIN, though the peer has not? Only to a peer that has everything. */
   mayFinish({ end, socket, movedAt, readAt, openedAt, cameAt }: Peer): boolean {
+    // The peer has closed both ways, and a reset of its kernel may have overtaken its FIN.
+    if (end.closed) return true;
     // What the server has not read: a FIN would be the clean end of a part.
     if (end.peer.incoming.length > 0) return false;
     if (this.#passed(this.stopMs, this.stopBegan)) return true;
