@@ -113,7 +113,9 @@ export class Limits {
       if (shutAt < Infinity) return this.now - Math.max(shutAt, this.stopBegan) > stop(LINGER_MS);
       const moved = Math.max(this.stopBegan, openedAt, movedAt, readAt);
       const rests = expected.length === 0 && end.incoming.length === 0 && end.peer.incoming.length === 0;
-      return rests && this.now - moved > stop(QUIET_MS);
+      // When the time for reading is up before that, it has the grace of those that go on.
+      const grace = this.#passed(this.#concludeMs, this.stopBegan) ? stop(this.#graceMs) : 0;
+      return rests && this.now - moved > stop(QUIET_MS) + grace;
     }
     if (this.idleMs === Infinity) return false;
     if (shutAt < Infinity) return this.now - shutAt > sweeps(LINGER_MS);
