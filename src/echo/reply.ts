@@ -5,9 +5,6 @@
 import type { Connection } from "../core/connection.ts";
 import { UNITS_PER_VISIT, unitsOf } from "../core/turn-budget.ts";
 
-export const REPLIES = ["raw", "tutorial"] as const;
-export type ReplyName = (typeof REPLIES)[number];
-
 export interface Reply {
   onOpen(connection: Connection): void;
   onData(connection: Connection, chunk: Uint8Array): void;
@@ -82,10 +79,14 @@ function tutorial(recvSize: number): Reply {
   };
 }
 
-/** The tutorial's own recv size. */
-const TUTORIAL_RECV_SIZE = 1024;
+/** By name, each with its default recv size: a whole chunk, and the tutorial's own. */
+const replies = {
+  raw: (recvSize = Infinity) => raw(recvSize),
+  tutorial: (recvSize = 1024) => tutorial(recvSize),
+};
 
-/** @param recvSize bytes, from 1 on; without it, raw takes a chunk as it came, and tutorial 1024 bytes */
-export function replyNamed(name: ReplyName, recvSize?: number): Reply {
-  return name === "raw" ? raw(recvSize ?? Infinity) : tutorial(recvSize ?? TUTORIAL_RECV_SIZE);
-}
+export type ReplyName = keyof typeof replies;
+export const REPLIES = Object.keys(replies) as ReplyName[];
+
+/** @param recvSize bytes, from 1 on */
+export const replyNamed = (name: ReplyName, recvSize?: number): Reply => replies[name](recvSize);
