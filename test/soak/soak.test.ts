@@ -18,7 +18,11 @@ const directory = mkdtempSync(join(tmpdir(), "ringback-soak-"));
 const children = new Set<Bun.Subprocess>();
 afterEach(stopServers);
 afterAll(async () => {
-  for (const child of children) child.kill("SIGKILL");
+  // Killed, a soak would leave its server running; the second signal ends it at once.
+  const running = [...children].filter(({ exitCode }) => exitCode === null);
+  for (const child of running) child.kill("SIGTERM");
+  if (running.length > 0) await Bun.sleep(300);
+  for (const child of running) child.kill("SIGTERM");
   await Promise.all([...children].map(({ exited }) => exited));
   rmSync(directory, { recursive: true });
 });
